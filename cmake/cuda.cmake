@@ -1,0 +1,109 @@
+# The GPU half: which architectures, where CUTLASS is, and one translation unit for each row of a .def table.
+# samebits_add_cuda(target) adds the kernels to `target`, or none.cpp where there is nothing to build them for.
+
+set(SAMEBITS_ALL_ARCHS 90a)  # what `all` means; a new architecture is added here and as src/cuda/smXX.def
+
+# SAMEBITS_ARCHS -> a list of real architectures, possibly empty.
+set(SAMEBITS_CUDA_ARCHS ${SAMEBITS_ARCHS})
+if(SAMEBITS_ARCHS STREQUAL "none")
+  set(SAMEBITS_CUDA_ARCHS "")
+elseif(SAMEBITS_ARCHS STREQUAL "all")
+  set(SAMEBITS_CUDA_ARCHS ${SAMEBITS_ALL_ARCHS})
+elseif(SAMEBITS_ARCHS STREQUAL "native")
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE capabilities
+                  ERROR_QUIET RESULT_VARIABLE failed)
+  set(SAMEBITS_CUDA_ARCHS "")
+  if(NOT failed)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]" capabilities "${capabilities}")
+    foreach(capability IN LISTS capabilities)
+      string(REPLACE "." "" arch ${capability})
+      foreach(known IN LISTS SAMEBITS_ALL_ARCHS)
+        if(known MATCHES "^${arch}a?$")
+          list(APPEND SAMEBITS_CUDA_ARCHS ${known})
+        endif()
+      endforeach()
+    endforeach()
+    list(REMOVE_DUPLICATES SAMEBITS_CUDA_ARCHS)
+  endif()
+endif()
+
+find_program(SAMEBITS_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)
+  message(WARNING "SAMEBITS_ARCHS=${SAMEBITS_ARCHS} asks for ${SAMEBITS_CUDA_ARCHS} but nvcc was not found: CPU only. "
+                  "Install the CUDA 13.0 toolkit, or set CUDA_HOME.")
+  set(SAMEBITS_CUDA_ARCHS "")
+endif()
+
+if(SAMEBITS_CUDA_ARCHS)
+  set(CMAKE_CUDA_COMPILER ${SAMEBITS_NVCC})
+  set(CMAKE_CUDA_ARCHITECTURES OFF)  # one -gencode for each object, below: ccache and build time want it so
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  set(CMAKE_CUDA_STANDARD 20)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  find_path(CUTLASS_INCLUDE_DIR cutlass/cutlass.h
+    HINTS ${CUTLASS_DIR}/include $ENV{CUTLASS_DIR}/include
+          ${PROJECT_SOURCE_DIR}/.venv/lib/python3.${SAMEBITS_PYTHON_MINOR}/site-packages/cutlass_library/source/include)
+  if(NOT CUTLASS_INCLUDE_DIR)
+    file(GLOB CUTLASS_CANDIDATES ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/cutlass_library/source/include)
+    find_path(CUTLASS_INCLUDE_DIR cutlass/cutlass.h HINTS ${CUTLASS_CANDIDATES})
+  endif()
+  if(NOT CUTLASS_INCLUDE_DIR)
+    message(FATAL_ERROR "the CUTLASS 4.x headers were not found: run `make setup` (PyPI nvidia-cutlass into .venv) "
+                        "or set CUTLASS_DIR to a CUTLASS tree")
+  endif()
+endif()
+message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}${CMAKE_CUDA_COMPILER_VERSION}")
+
+# A CUTLASS unit takes 4 GB to compile: a pool sized by RAM keeps a small machine from swapping.
+cmake_host_system_information(RESULT ram_mb QUERY TOTAL_PHYSICAL_MEMORY)
+math(EXPR cutlass_jobs "${ram_mb} / 4096")
+if(cutlass_jobs LESS 1)
+  set(cutlass_jobs 1)
+endif()
+set_property(GLOBAL APPEND PROPERTY JOB_POOLS cutlass=${cutlass_jobs})
+
+# One unit for each TILE row of src/cuda/sm<NN>.def. Rows: TILE(name, m, n, k, cluster m, cluster n, schedule, operands,
+# order, out). Generated into the build tree, rewritten only when its row changes.
+function(samebits_tile_units arch out)
+  string(REGEX REPLACE "a$" "" sm ${arch})
+  set(table ${PROJECT_SOURCE_DIR}/src/cuda/sm${sm}.def)
+  set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
+  file(STRINGS ${table} rows REGEX "^TILE\\(")
+  set(units "")
+  foreach(row IN LISTS rows)
+    string(REGEX MATCH "^TILE\\((([a-z0-9_]+),[^)]*)\\)" _ "${row}")
+    set(TILE_ROW "${CMAKE_MATCH_1}")
+    set(unit ${CMAKE_BINARY_DIR}/tiles/sm${sm}_${CMAKE_MATCH_2}.cu)
+    set(TILE_SM ${sm})
+    configure_file(${PROJECT_SOURCE_DIR}/cmake/tile.cu.in ${unit} @ONLY)
+    list(APPEND units ${unit})
+  endforeach()
+  set(${out} ${units} PARENT_SCOPE)
+endfunction()
+
+function(samebits_add_cuda target)
+  if(NOT SAMEBITS_CUDA_ARCHS)
+    target_sources(${target} PRIVATE src/cuda/none.cpp)
+    return()
+  endif()
+  # The small kernels are the same source for every architecture: one object, all of them.
+  add_library(samebits_kernels OBJECT src/cuda/quantize.cu src/cuda/compare.cu)
+  set(objects samebits_kernels)
+  foreach(arch IN LISTS SAMEBITS_CUDA_ARCHS)
+    target_compile_options(samebits_kernels PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
+    samebits_tile_units(${arch} units)
+    add_library(samebits_tiles_${arch} OBJECT ${units})
+    set_target_properties(samebits_tiles_${arch} PROPERTIES JOB_POOL_COMPILE cutlass)
+    target_compile_options(samebits_tiles_${arch} PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
+    list(APPEND objects samebits_tiles_${arch})
+  endforeach()
+  foreach(object IN LISTS objects)
+    target_compile_options(${object} PRIVATE --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off,-fPIC -diag-suppress=2908)
+    target_include_directories(${object} PRIVATE src include)
+    target_include_directories(${object} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
+  endforeach()
+  target_sources(${target} PRIVATE src/cuda/device.cpp src/cuda/tables.cpp)
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+endfunction()

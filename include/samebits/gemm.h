@@ -1,0 +1,87 @@
+// The scaled GEMM: check -> choose -> launch. Order chooses the bits, Plan chooses the speed.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "samebits/error.h"
+#include "samebits/order.h"
+#include "samebits/types.h"
+
+namespace samebits {
+
+/// out[m,n] = cast(scale_b[n] * (scale_a[m] * acc(m,n)) [+ bias[n], fused]), acc = a[m,:] . b[n,:] in the Order.
+/// a [M,K], b [N,K] (row n is output channel n), out [M,N]; scale_a 1 or M values, scale_b 1 or N values, FP32.
+/// All memory lies on the device that the call runs on. The call owns nothing and keeps no pointer.
+struct GemmProblem {
+  Order order = Order::kHopperFast;
+  ConstView a;       ///< [M,K], e4m3 or e5m2
+  ConstView b;       ///< [N,K], e4m3 or e5m2
+  Scales scale_a;    ///< one value or one per row of a
+  Scales scale_b;    ///< one value or one per row of b
+  ConstView bias;    ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
+  View out;          ///< [M,N] bf16, fp16 or fp32
+
+  int64_t m() const { return a.rows; }
+  int64_t n() const { return b.rows; }
+  int64_t k() const { return a.cols; }
+};
+
+/// A place to run. `arch` is 0 for the CPU, else 10 * major + minor of the compute capability.
+struct DeviceInfo {
+  int arch = 0;
+  int sms = 0;                 ///< streaming multiprocessors
+  int64_t shared_memory = 0;   ///< bytes one block may opt in to
+  bool certified = true;       ///< all rows of this device kind are proven, not only its fixed row
+  int ordinal = -1;            ///< CUDA device index; -1 for the CPU
+  int64_t memory = 0;          ///< bytes of device memory
+  int driver = 0;              ///< CUDA version of the driver, 1000 * major + 10 * minor
+  std::string name = "cpu";
+
+  bool is_cpu() const { return arch == 0; }
+};
+
+/// The CPU of this process.
+const DeviceInfo& cpu_device();
+/// The CUDA devices of this process; empty without a GPU, a driver or a CUDA build. Read once, order of CUDA.
+const std::vector<DeviceInfo>& cuda_devices();
+
+/// Where and how one call runs. The caller sets the current CUDA device to `device.ordinal` and owns the stream.
+struct Launch {
+  const DeviceInfo* device = &cpu_device();
+  void* stream = nullptr;        ///< cudaStream_t; ignored on the CPU
+  void* workspace = nullptr;     ///< at least Plan::workspace_bytes, 16-byte aligned
+  int64_t workspace_bytes = 0;
+  int threads = 0;               ///< CPU threads; 0: all. Never changes a bit.
+};
+
+struct Tile;  // src/cuda/tile.h
+
+/// What choose() picked. Plain values: printable, comparable, never a source of bits.
+struct Plan {
+  const Tile* tile = nullptr;  ///< null: the CPU backend
+  std::string_view kernel;     ///< name of the row, "cpu" for the CPU backend
+  int rule = -1;               ///< index of the RULE that chose it; -1 for the CPU backend or a row asked for by name
+  int64_t workspace_bytes = 0;
+};
+
+/// Picks a row of `order` for the device. Pure: looks at nothing but its arguments, allocates nothing.
+/// Throws Error with the numbers when no row can compute the problem (K or N not a multiple of 16, another arch,
+/// too little shared memory).
+Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out = Dtype::kBf16);
+
+/// The row called `kernel`, for benchmarks, tests and proofs. Throws Error when it cannot compute the problem.
+Plan choose_named(const DeviceInfo& device, std::string_view kernel, int64_t m, int64_t n, int64_t k,
+                  Dtype out = Dtype::kBf16);
+
+/// Names of the rows of `order` that can write `out` on the device, in table order.
+std::vector<std::string_view> kernels(const DeviceInfo& device, Order order, Dtype out = Dtype::kBf16);
+
+/// Runs the problem with the row that choose() picks. Asynchronous on a GPU. M = 0 or N = 0 returns at once;
+/// K = 0 is refused. Throws Error on shapes, dtypes, strides or alignments that the row cannot take.
+void gemm(const GemmProblem& problem, const Launch& launch = {});
+
+/// The same with a row of the caller's choice. Throws Error if the row is of another Order.
+void gemm(const GemmProblem& problem, const Plan& plan, const Launch& launch);
+
+}  // namespace samebits

@@ -1,0 +1,36 @@
+// An Order is a named way to compute one output element: it chooses the bits, and nothing else does.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace samebits {
+
+enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted };
+
+/// The constants of an Order. docs/contract.md states how a step uses them.
+struct OrderSpec {
+  Order order;
+  std::string_view name;
+  int chunk;          ///< elements of K that one step of the matrix unit adds
+  int align_bits;     ///< terms are truncated to multiples of 2^(E - align_bits), E the largest exponent of the step
+  int result_bits;    ///< fraction bits kept below the leading bit of the step's sum
+  int promote_every;  ///< elements of K in one chain before it is added to the FP32 total; 0: one chain over all of K
+  std::string_view origin;  ///< who measured the constants
+};
+
+/// Source of the Hopper constants: recordings in tests/golden. Source of the Ada constants: arXiv 2512.07004.
+inline constexpr std::array<OrderSpec, 4> kOrders = {{
+    {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
+    {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
+    {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
+    {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
+}};
+
+constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }
+constexpr std::string_view name(Order order) { return spec(order).name; }
+
+/// The Order called `text`. Throws Error(kBadInput) that lists the names there are.
+Order parse_order(std::string_view text);
+
+}  // namespace samebits

@@ -1,0 +1,49 @@
+// The contract evaluated one element at a time. Called by tests, the fuzzers and `samebits audit --reference`.
+#include "numerics/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "numerics/formats.h"
+#include "numerics/mma.h"
+
+namespace samebits {
+
+float reference_accumulate(const OrderSpec& spec, const ConstView& a, int64_t row, const ConstView& b, int64_t channel) {
+  const int64_t k = a.cols;
+  float total = 0.0f, chain = 0.0f;
+  uint8_t x[32], y[32];
+  for (int64_t k0 = 0; k0 < k; k0 += spec.chunk) {
+    const int count = static_cast<int>(std::min<int64_t>(spec.chunk, k - k0));
+    for (int i = 0; i < count; ++i) {
+      x[i] = *static_cast<const uint8_t*>(a.at(row, k0 + i));
+      y[i] = *static_cast<const uint8_t*>(b.at(channel, k0 + i));
+    }
+    chain = mma_step(spec, a.dtype, b.dtype, x, y, count, chain);
+    const bool last = k0 + spec.chunk >= k;
+    if (spec.promote_every && ((k0 + spec.chunk) % spec.promote_every == 0 || last)) {
+      total += chain;
+      chain = 0.0f;
+    }
+  }
+  return spec.promote_every ? total : chain;
+}
+
+float reference_epilogue(float acc, float scale_a, float scale_b, const float* bias) {
+  const float t = scale_a * acc;
+  return bias ? std::fma(scale_b, t, *bias) : scale_b * t;
+}
+
+void reference_gemm(const GemmProblem& p) {
+  const OrderSpec& order = spec(p.order);
+  for (int64_t m = 0; m < p.m(); ++m)
+    for (int64_t n = 0; n < p.n(); ++n) {
+      const float acc = reference_accumulate(order, p.a, m, p.b, n);
+      const float bias = p.bias ? load(p.bias.dtype, p.bias.at(0, n)) : 0.0f;
+      const float value = reference_epilogue(acc, p.scale_a.of_row(m), p.scale_b.of_row(n), p.bias ? &bias : nullptr);
+      store(p.out.dtype, p.out.at(m, n), value);
+    }
+}
+
+}  // namespace samebits
