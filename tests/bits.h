@@ -1,5 +1,5 @@
-// Equal bits, or an explanation: the first coordinate, both values in hex, the distance in ulps. Tests compare with this
-// and never with a tolerance.
+// Equal bits, or an explanation: the first coordinate, both values in hex, the distance in ulps. Tests compare with
+// this and never with a tolerance.
 #pragma once
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,9 @@ inline uint32_t bits_at(const ConstView& v, int64_t row, int64_t col) {
 /// Distance of two codes of one dtype in units of the last place, across zero.
 inline int64_t ulps(Dtype dtype, uint32_t x, uint32_t y) {
   const uint32_t sign = 1u << (8 * size_of(dtype) - 1);
-  const auto order = [&](uint32_t c) { return c & sign ? -static_cast<int64_t>(c & (sign - 1)) : static_cast<int64_t>(c); };
+  const auto order = [&](uint32_t c) {
+    return c & sign ? -static_cast<int64_t>(c & (sign - 1)) : static_cast<int64_t>(c);
+  };
   const int64_t d = order(x) - order(y);
   return d < 0 ? -d : d;
 }
@@ -30,8 +32,8 @@ inline int64_t ulps(Dtype dtype, uint32_t x, uint32_t y) {
 /// Succeeds when both matrices have the same shape, dtype and bits.
 inline ::testing::AssertionResult same_bits(const ConstView& got, const ConstView& want) {
   if (got.rows != want.rows || got.cols != want.cols || got.dtype != want.dtype)
-    return ::testing::AssertionFailure() << fmt::format("[{},{}] {} against [{},{}] {}", got.rows, got.cols, name(got.dtype),
-                                                        want.rows, want.cols, name(want.dtype));
+    return ::testing::AssertionFailure() << fmt::format("[{},{}] {} against [{},{}] {}", got.rows, got.cols,
+                                                        name(got.dtype), want.rows, want.cols, name(want.dtype));
   int64_t differ = 0, row = -1, col = -1;
   for (int64_t r = 0; r < got.rows; ++r) {
     if (got.col_stride == 1 && want.col_stride == 1 &&
@@ -42,9 +44,9 @@ inline ::testing::AssertionResult same_bits(const ConstView& got, const ConstVie
   }
   if (!differ) return ::testing::AssertionSuccess();
   const uint32_t g = bits_at(got, row, col), w = bits_at(want, row, col);
-  return ::testing::AssertionFailure() << fmt::format("{} of {} differ; first at [{},{}]: got 0x{:0{}x}, want 0x{:0{}x}, {} ulps",
-                                                      differ, got.rows * got.cols, row, col, g, 2 * size_of(got.dtype), w,
-                                                      2 * size_of(got.dtype), ulps(got.dtype, g, w));
+  return ::testing::AssertionFailure() << fmt::format(
+             "{} of {} differ; first at [{},{}]: got 0x{:0{}x}, want 0x{:0{}x}, {} ulps", differ, got.rows * got.cols,
+             row, col, g, 2 * size_of(got.dtype), w, 2 * size_of(got.dtype), ulps(got.dtype, g, w));
 }
 
 /// A matrix that owns its memory, filled with 0xa5 so that an unwritten element shows.
@@ -55,11 +57,16 @@ struct Matrix {
 
   Matrix(Dtype dtype, int64_t rows, int64_t cols, int64_t row_stride = 0)
       : bytes(static_cast<size_t>(rows * (row_stride ? row_stride : cols)) * size_of(dtype), std::byte{0xa5}),
-        dtype(dtype), rows(rows), cols(cols), row_stride(row_stride ? row_stride : cols) {}
+        dtype(dtype),
+        rows(rows),
+        cols(cols),
+        row_stride(row_stride ? row_stride : cols) {}
   View view() { return View(bytes.data(), dtype, rows, cols, row_stride); }
   ConstView view() const { return ConstView(bytes.data(), dtype, rows, cols, row_stride); }
   template <class T>
-  T* as() { return reinterpret_cast<T*>(bytes.data()); }
+  T* as() {
+    return reinterpret_cast<T*>(bytes.data());
+  }
 };
 
 /// splitmix64: the same numbers on every machine.
@@ -77,7 +84,8 @@ struct Random {
 
 /// Kinds of FP8 data that stress different parts of a matrix unit.
 enum class Data { kAllPatterns, kNormal, kSubnormal, kMostlyZero, kCancelling };
-inline constexpr Data kAllData[] = {Data::kAllPatterns, Data::kNormal, Data::kSubnormal, Data::kMostlyZero, Data::kCancelling};
+inline constexpr Data kAllData[] = {Data::kAllPatterns, Data::kNormal, Data::kSubnormal, Data::kMostlyZero,
+                                    Data::kCancelling};
 
 /// One finite FP8 code (e4m3 or e5m2) of the kind.
 inline uint8_t fp8_code(Random& random, Data kind, Dtype dtype = Dtype::kE4m3) {
@@ -99,7 +107,8 @@ inline uint8_t fp8_code(Random& random, Data kind, Dtype dtype = Dtype::kE4m3) {
   return static_cast<uint8_t>(code);
 }
 
-inline Matrix fp8_matrix(Random& random, Data kind, int64_t rows, int64_t cols, Dtype dtype = Dtype::kE4m3, int64_t row_stride = 0) {
+inline Matrix fp8_matrix(Random& random, Data kind, int64_t rows, int64_t cols, Dtype dtype = Dtype::kE4m3,
+                         int64_t row_stride = 0) {
   Matrix m(dtype, rows, cols, row_stride);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols; ++c) m.as<uint8_t>()[r * m.row_stride + c] = fp8_code(random, kind, dtype);

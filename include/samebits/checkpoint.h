@@ -11,11 +11,11 @@ namespace samebits {
 
 /// One FP8 linear layer as it lies in the file. Views stay valid as long as the Checkpoint.
 struct Linear {
-  std::string name;                ///< without ".weight": "model.layers.0.mlp.down_proj"
-  ConstView weight;                ///< [N,K] e4m3
-  std::vector<float> weight_scale; ///< 1 value, or N (several scales of a fused layer are expanded to N, exactly)
-  std::vector<float> input_scale;  ///< empty: dynamic per token; 1 value: static per tensor
-  ConstView bias;                  ///< [1,N] bf16, fp16 or fp32, or empty
+  std::string name;                 ///< without ".weight": "model.layers.0.mlp.down_proj"
+  ConstView weight;                 ///< [N,K] e4m3
+  std::vector<float> weight_scale;  ///< 1 value, or N (several scales of a fused layer are expanded to N, exactly)
+  std::vector<float> input_scale;   ///< empty: dynamic per token; 1 value: static per tensor
+  ConstView bias;                   ///< [1,N] bf16, fp16 or fp32, or empty
 };
 
 /// Something FP8 that no Linear covers, named so that it is never skipped in silence.

@@ -15,12 +15,12 @@ namespace samebits {
 /// All memory lies on the device that the call runs on. The call owns nothing and keeps no pointer.
 struct GemmProblem {
   Order order = Order::kHopperFast;
-  ConstView a;       ///< [M,K], e4m3 or e5m2
-  ConstView b;       ///< [N,K], e4m3 or e5m2
-  Scales scale_a;    ///< one value or one per row of a
-  Scales scale_b;    ///< one value or one per row of b
-  ConstView bias;    ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
-  View out;          ///< [M,N] bf16, fp16 or fp32
+  ConstView a;     ///< [M,K], e4m3 or e5m2
+  ConstView b;     ///< [N,K], e4m3 or e5m2
+  Scales scale_a;  ///< one value or one per row of a
+  Scales scale_b;  ///< one value or one per row of b
+  ConstView bias;  ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
+  View out;        ///< [M,N] bf16, fp16 or fp32
 
   int64_t m() const { return a.rows; }
   int64_t n() const { return b.rows; }
@@ -30,12 +30,12 @@ struct GemmProblem {
 /// A place to run. `arch` is 0 for the CPU, else 10 * major + minor of the compute capability.
 struct DeviceInfo {
   int arch = 0;
-  int sms = 0;                 ///< streaming multiprocessors
-  int64_t shared_memory = 0;   ///< bytes one block may opt in to
-  bool certified = true;       ///< all rows of this device kind are proven, not only its fixed row
-  int ordinal = -1;            ///< CUDA device index; -1 for the CPU
-  int64_t memory = 0;          ///< bytes of device memory
-  int driver = 0;              ///< CUDA version of the driver, 1000 * major + 10 * minor
+  int sms = 0;                ///< streaming multiprocessors
+  int64_t shared_memory = 0;  ///< bytes one block may opt in to
+  bool certified = true;      ///< all rows of this device kind are proven, not only its fixed row
+  int ordinal = -1;           ///< CUDA device index; -1 for the CPU
+  int64_t memory = 0;         ///< bytes of device memory
+  int driver = 0;             ///< CUDA version of the driver, 1000 * major + 10 * minor
   std::string name = "cpu";
 
   bool is_cpu() const { return arch == 0; }
@@ -49,10 +49,10 @@ const std::vector<DeviceInfo>& cuda_devices();
 /// Where and how one call runs. The caller sets the current CUDA device to `device.ordinal` and owns the stream.
 struct Launch {
   const DeviceInfo* device = &cpu_device();
-  void* stream = nullptr;        ///< cudaStream_t; ignored on the CPU
-  void* workspace = nullptr;     ///< at least Plan::workspace_bytes, 16-byte aligned
+  void* stream = nullptr;     ///< cudaStream_t; ignored on the CPU
+  void* workspace = nullptr;  ///< at least Plan::workspace_bytes, 16-byte aligned
   int64_t workspace_bytes = 0;
-  int threads = 0;               ///< CPU threads; 0: all. Never changes a bit.
+  int threads = 0;  ///< CPU threads; 0: all. Never changes a bit.
 };
 
 struct Tile;  // src/cuda/tile.h

@@ -59,8 +59,8 @@ struct BasicView {
       : data(data), dtype(dtype), rows(rows), cols(cols), row_stride(row_stride), col_stride(col_stride) {}
   /// A mutable view reads as a const one.
   template <class Other>
-    requires(std::is_same_v<Void, const void> && std::is_same_v<Other, void>)
-  BasicView(const BasicView<Other>& v) : BasicView(v.data, v.dtype, v.rows, v.cols, v.row_stride, v.col_stride) {}
+  requires(std::is_same_v<Void, const void>&& std::is_same_v<Other, void>) BasicView(const BasicView<Other>& v)
+      : BasicView(v.data, v.dtype, v.rows, v.cols, v.row_stride, v.col_stride) {}
 
   /// Whether there is a matrix at all (an absent bias is an empty view).
   explicit operator bool() const { return data != nullptr; }

@@ -5,7 +5,8 @@ namespace samebits::cuda {
 namespace {
 
 [[noreturn]] void no_cuda() {
-  throw Error(ErrorCode::kNoDevice, "this samebits was built without CUDA kernels; configure with SAMEBITS_ARCHS=native or all");
+  throw Error(ErrorCode::kNoDevice,
+              "this samebits was built without CUDA kernels; configure with SAMEBITS_ARCHS=native or all");
 }
 
 }  // namespace

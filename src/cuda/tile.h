@@ -25,7 +25,7 @@ struct TileKernel {
 struct Tile {
   std::string_view name;
   int arch;
-  int m, n, k;                ///< block tile of the MMA; n counts tokens when swapped
+  int m, n, k;  ///< block tile of the MMA; n counts tokens when swapped
   int cluster_m, cluster_n;
   std::string_view schedule;  ///< Basic, Pingpong or Cooperative
   bool swapped;               ///< the weight is the MMA's first operand, so small M wastes nothing

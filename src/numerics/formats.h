@@ -1,4 +1,5 @@
-// Exact encode and decode of e4m3, e5m2, bf16 and fp16. constexpr, no SIMD, no libm: the definition everyone is held to.
+// Exact encode and decode of e4m3, e5m2, bf16 and fp16. constexpr, no SIMD, no libm: the definition everyone is held
+// to.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -37,8 +38,9 @@ constexpr float decode(const Format& format, uint32_t code) {
   }
   if (exponent == 0) {
     if (fraction == 0) return std::bit_cast<float>(sign << 31);
-    if (format.exponent_bits == 8) return std::bit_cast<float>((sign << 31) | (fraction << (23 - f)));  // bf16 subnormal
-    const int lead = 31 - std::countl_zero(fraction);  // value = fraction * 2^(1 - bias - f)
+    if (format.exponent_bits == 8)
+      return std::bit_cast<float>((sign << 31) | (fraction << (23 - f)));  // bf16 subnormal
+    const int lead = 31 - std::countl_zero(fraction);                      // value = fraction * 2^(1 - bias - f)
     const uint32_t e = static_cast<uint32_t>(lead + 1 - format.bias - f + 127);
     return std::bit_cast<float>((sign << 31) | (e << 23) | ((fraction << (23 - lead)) & 0x7fffffu));
   }
@@ -60,7 +62,8 @@ constexpr uint32_t encode(const Format& format, float value) {
   const uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude == 0x7f800000) return format.has_infinity ? sign_code | infinity_code : nan_code;
   const int exponent = magnitude >> 23 ? static_cast<int>(magnitude >> 23) - 127 : -126;
-  const uint64_t significand = (magnitude >> 23 ? 0x800000u : 0u) | (magnitude & 0x7fffff);  // value = significand * 2^(exponent-23)
+  const uint64_t significand =
+      (magnitude >> 23 ? 0x800000u : 0u) | (magnitude & 0x7fffff);  // value = significand * 2^(exponent-23)
   // Units of the result's last place: 2^(max(exponent, 1 - bias) - f).
   const int result_exponent = exponent > 1 - format.bias ? exponent : 1 - format.bias;
   const int drop = 23 - f + (result_exponent - exponent);  // bits below the last place
@@ -70,9 +73,8 @@ constexpr uint32_t encode(const Format& format, float value) {
     if (rest > half || (rest == half && (kept & 1))) ++kept;
   }
   // kept < 2^f: subnormal. A carry out of the significand moves into the exponent field by itself.
-  const uint64_t code = kept < (uint64_t{1} << f)
-                            ? kept
-                            : (static_cast<uint64_t>(result_exponent + format.bias - 1) << f) + kept;
+  const uint64_t code =
+      kept < (uint64_t{1} << f) ? kept : (static_cast<uint64_t>(result_exponent + format.bias - 1) << f) + kept;
   if (format.has_infinity && code >= infinity_code) return sign_code | infinity_code;
   if (!format.has_infinity && code >= nan_code) return nan_code;
   return sign_code | static_cast<uint32_t>(code);

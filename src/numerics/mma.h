@@ -1,4 +1,5 @@
-// One step of a matrix unit, in integers: reads like docs/contract.md. Called by reference.cpp; SIMD twins are held to it.
+// One step of a matrix unit, in integers: reads like docs/contract.md. Called by reference.cpp; SIMD twins are held to
+// it.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -31,8 +32,8 @@ constexpr Operand unpack(const Format& format, uint8_t code) {
 
 /// acc + sum of a[i] * b[i] over one chunk, as the unit computes it. `a` and `b` hold `count` <= spec.chunk codes; the
 /// missing ones count as zero. Formula: docs/contract.md, "One step".
-inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const uint8_t* a, const uint8_t* b, int count,
-                      float acc) {
+inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const uint8_t* a, const uint8_t* b,
+                      int count, float acc) {
   constexpr int kMaxChunk = 32;
   const Format& fa = format_of(a_dtype);
   const Format& fb = format_of(b_dtype);
@@ -63,15 +64,19 @@ inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const
   if (plus_infinity || minus_infinity) return std::bit_cast<float>(plus_infinity ? 0x7f800000u : 0xff800000u);
 
   const int acc_exponent = static_cast<int>((acc_bits >> 23) & 255) - 127;
-  const int64_t acc_significand = acc_exponent == -127 ? 0 : 0x800000 | (acc_bits & 0x7fffff);  // never subnormal: E >= -41
+  const int64_t acc_significand =
+      acc_exponent == -127 ? 0 : 0x800000 | (acc_bits & 0x7fffff);  // never subnormal: E >= -41
   if (acc_significand) see(acc_exponent);
   if (!any) return 0.0f;
 
   // Every term as a whole number of 2^(largest - align_bits), truncated toward zero.
-  const auto shift = [](int64_t magnitude, int left) { return left >= 0 ? magnitude << left : left < -62 ? 0 : magnitude >> -left; };
+  const auto shift = [](int64_t magnitude, int left) {
+    return left >= 0 ? magnitude << left : left < -62 ? 0 : magnitude >> -left;
+  };
   int64_t sum = 0;
   for (int i = 0; i < count; ++i)
-    if (significands[i]) sum += signs[i] * shift(significands[i], spec.align_bits - fraction_bits - (largest - exponents[i]));
+    if (significands[i])
+      sum += signs[i] * shift(significands[i], spec.align_bits - fraction_bits - (largest - exponents[i]));
   const int64_t acc_term = shift(acc_significand, spec.align_bits - 23 - (largest - acc_exponent));
   sum += acc_bits >> 31 ? -acc_term : acc_term;
 
@@ -81,7 +86,8 @@ inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const
   const int lead = 63 - std::countl_zero(magnitude);
   if (lead > spec.result_bits) magnitude = magnitude >> (lead - spec.result_bits) << (lead - spec.result_bits);
   // At most result_bits + 1 significant bits at an FP32-normal exponent: exact.
-  const uint32_t fraction = static_cast<uint32_t>(lead > 23 ? magnitude >> (lead - 23) : magnitude << (23 - lead)) & 0x7fffff;
+  const uint32_t fraction =
+      static_cast<uint32_t>(lead > 23 ? magnitude >> (lead - 23) : magnitude << (23 - lead)) & 0x7fffff;
   const uint32_t exponent = static_cast<uint32_t>(lead + largest - spec.align_bits + 127);
   return std::bit_cast<float>((sum < 0 ? 0x80000000u : 0u) | (exponent << 23) | fraction);
 }

@@ -10,7 +10,8 @@
 
 namespace samebits {
 
-float reference_accumulate(const OrderSpec& spec, const ConstView& a, int64_t row, const ConstView& b, int64_t channel) {
+float reference_accumulate(const OrderSpec& spec, const ConstView& a, int64_t row, const ConstView& b,
+                           int64_t channel) {
   const int64_t k = a.cols;
   float total = 0.0f, chain = 0.0f;
   uint8_t x[32], y[32];

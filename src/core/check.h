@@ -1,0 +1,36 @@
+// The checks that every public function shares: one sentence each, with the numbers.
+#pragma once
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "samebits/error.h"
+#include "samebits/types.h"
+
+namespace samebits {
+
+template <class... Args>
+[[noreturn]] void bad_input(fmt::format_string<Args...> text, Args&&... args) {
+  throw Error(ErrorCode::kBadInput, fmt::format(text, std::forward<Args>(args)...));
+}
+
+inline void check_view(const char* what, const ConstView& v) {
+  if (v.rows < 0 || v.cols < 0) bad_input("{}: shape [{},{}] is negative", what, v.rows, v.cols);
+  if (!v.data && v.rows && v.cols) bad_input("{}: null pointer for shape [{},{}]", what, v.rows, v.cols);
+  if (v.row_stride < 0 || v.col_stride < 0)
+    bad_input("{}: strides ({},{}) are negative", what, v.row_stride, v.col_stride);
+}
+
+inline void check_fp8(const char* what, const ConstView& v) {
+  check_view(what, v);
+  if (size_of(v.dtype) != 1) bad_input("{} is {}; it must be e4m3 or e5m2", what, name(v.dtype));
+}
+
+/// One value, or one for each of `rows` rows.
+inline void check_scales(const char* what, const Scales& s, int64_t rows) {
+  if (!s.data) bad_input("{}: null pointer", what);
+  if (s.cols != 1 || (s.rows != 1 && s.rows != rows))
+    bad_input("{}: shape [{},{}], it must be [1,1] or [{},1]", what, s.rows, s.cols, rows);
+}
+
+}  // namespace samebits

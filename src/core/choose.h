@@ -1,0 +1,18 @@
+// What choose() and gemm() agree on about legality. One statement of it: reason_not.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "cuda/tile.h"
+#include "samebits/gemm.h"
+
+namespace samebits {
+
+/// N, K and the row strides of a GPU call are multiples of this many FP8 elements: TMA moves 16 bytes.
+inline constexpr int64_t kAlignment = 16;
+
+/// Why `tile` cannot compute the problem on the device, with the numbers; nothing if it can.
+std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k,
+                                      Dtype out);
+
+}  // namespace samebits

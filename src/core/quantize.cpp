@@ -1,0 +1,77 @@
+// Checks and dispatches the quantizers: the CPU's in src/cpu, the GPU's in src/cuda, the same bits from both.
+#include "samebits/quantize.h"
+
+#include "core/check.h"
+#include "cpu/quantize.h"
+#include "cuda/cuda.h"
+
+namespace samebits {
+namespace {
+
+void check_float(const char* what, const ConstView& v) {
+  check_view(what, v);
+  if (size_of(v.dtype) == 1) bad_input("{} is {}; it must be bf16, fp16 or fp32", what, name(v.dtype));
+}
+
+void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
+  if (q.dtype != Dtype::kE4m3) bad_input("q is {}; it must be e4m3", name(q.dtype));
+  check_view("q", q);
+  if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
+    bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
+}
+
+// The GPU quantizers read rows at any stride; within a row elements are adjacent.
+void check_gpu(const char* what, const ConstView& v, const Launch& launch) {
+  if (!launch.device->is_cpu() && v.col_stride != 1)
+    bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);
+}
+
+}  // namespace
+
+void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch) {
+  check_float("x", x);
+  check_pair(x, q, true);
+  if (x.rows == 0) return;
+  if (!scale) bad_input("scale: null pointer for {} rows", x.rows);
+  if (launch.device->is_cpu()) return cpu::quantize_per_token(x, q, scale, upper_bound, launch.threads);
+  check_gpu("x", x, launch);
+  check_gpu("q", q, launch);
+  cuda::quantize_per_token(x, q, scale, upper_bound, launch);
+}
+
+void quantize_static(ConstView x, const float* scale, View q, const Launch& launch) {
+  check_float("x", x);
+  check_pair(x, q, true);
+  if (x.rows == 0 || q.cols == 0) return;
+  if (!scale) bad_input("scale: null pointer");
+  if (launch.device->is_cpu()) return cpu::quantize_static(x, scale, q, launch.threads);
+  check_gpu("x", x, launch);
+  check_gpu("q", q, launch);
+  cuda::quantize_static(x, scale, q, launch);
+}
+
+void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what,
+                     const Launch& launch) {
+  check_float("w", w);
+  check_pair(w, q, false);
+  if (!scale) bad_input("scale of {}: null pointer", what);
+  if (launch.device->is_cpu()) return cpu::quantize_weight(w, granularity, q, scale, what, launch.threads);
+  check_gpu("w", w, launch);
+  check_gpu("q", q, launch);
+  cuda::quantize_weight(w, granularity, q, scale, launch);
+}
+
+void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch) {
+  check_fp8("q", q);
+  check_float("out", out);
+  check_scales("scale", scale, q.rows);
+  if (out.rows != q.rows || out.cols != q.cols)
+    bad_input("out is [{},{}] for an input of [{},{}]", out.rows, out.cols, q.rows, q.cols);
+  if (q.rows == 0 || q.cols == 0) return;
+  if (launch.device->is_cpu()) return cpu::dequantize(q, scale, out, launch.threads);
+  check_gpu("q", q, launch);
+  check_gpu("out", out, launch);
+  cuda::dequantize(q, scale, out, launch);
+}
+
+}  // namespace samebits

@@ -1,0 +1,86 @@
+// One row of a CUTLASS 3.x table: operands, mainloop, epilogue and launch. Instantiated once per generated unit through
+// the SAMEBITS_DEFINE_TILE of an architecture header (sm90.cuh).
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cutlass/gemm/device/gemm_universal_adapter.h>
+#include <cutlass/epilogue/collective/collective_builder.hpp>
+#include <cutlass/gemm/collective/collective_builder.hpp>
+#include <cutlass/gemm/kernel/gemm_universal.hpp>
+
+#include "cuda/epilogue.cuh"
+#include "cuda/tile.h"
+
+namespace samebits::cuda {
+
+enum class Operands { Straight, Swapped };
+
+/// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags.
+template <class Arch, class BlockTile, class Cluster, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+struct Cutlass3Tile {
+  static constexpr bool kSwapped = kOperands == Operands::Swapped;
+  static constexpr OrderSpec kSpec = spec(kOrder);
+  static constexpr bool kPromoted = kSpec.promote_every != 0;
+  static constexpr int kTileK = cute::size<2>(BlockTile{});
+
+  using E = cutlass::float_e4m3_t;
+  using D = Carrier<kOut>;
+  using LayoutD = cute::conditional_t<kSwapped, cutlass::layout::ColumnMajor, cutlass::layout::RowMajor>;
+  static constexpr int kAlignOut = 16 / sizeof(D);  // TMA moves 16 bytes or more
+  using Fused = Epilogue<BlockTile, kSwapped, kOut>;
+  using CollectiveEpilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
+      Arch, cutlass::arch::OpClassTensorOp, BlockTile, Cluster, cutlass::epilogue::collective::EpilogueTileAuto, float,
+      float, void, LayoutD, kAlignOut, D, LayoutD, kAlignOut, typename Schedule::Epilogue,
+      typename Fused::Tree>::CollectiveOp;
+  using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
+      Arch, cutlass::arch::OpClassTensorOp, E, cutlass::layout::RowMajor, 16, E, cutlass::layout::ColumnMajor, 16,
+      float, BlockTile, Cluster,
+      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
+          sizeof(typename CollectiveEpilogue::SharedStorage))>,
+      typename Schedule::template Mainloop<kPromoted>>::CollectiveOp;
+  // The persistent scheduler gives each output tile to one block for all of K. Stream-K would split K by tile count.
+  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, CollectiveEpilogue,
+                                                      cutlass::gemm::PersistentScheduler>;
+  using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
+
+  static_assert(Mainloop::DispatchPolicy::Stages >= 2, "a row needs two stages or more: shrink its tile");
+  static_assert(!kPromoted || kSpec.promote_every % kTileK == 0, "K tile must divide the promotion interval");
+  // Note: the promotion interval counts MMAs of 32 elements; a K tile of 256 holds 8 and cannot promote every 128.
+  static constexpr uint32_t kPromotionInterval = kPromoted ? kSpec.promote_every / kSpec.chunk : 4;
+
+  static void launch(const GemmProblem& p, const Launch& launch) {
+    const auto& x = kSwapped ? p.b : p.a;  // first operand of the MMA
+    const auto& y = kSwapped ? p.a : p.b;
+    const int rows = static_cast<int>(x.rows), cols = static_cast<int>(y.rows), k = static_cast<int>(p.k());
+    const typename Kernel::StrideA stride_x{x.row_stride, cute::_1{}, 0};
+    const typename Kernel::StrideB stride_y{y.row_stride, cute::_1{}, 0};
+    typename Kernel::StrideD stride_d{};
+    cute::get<kSwapped ? 1 : 0>(stride_d) = p.out.row_stride;
+
+    typename Gemm::Arguments args{cutlass::gemm::GemmUniversalMode::kGemm,
+                                  {rows, cols, k, 1},
+                                  {static_cast<const E*>(x.data), stride_x, static_cast<const E*>(y.data), stride_y},
+                                  {Fused::arguments(p), nullptr, stride_d, static_cast<D*>(p.out.data), stride_d}};
+    if constexpr (kPromoted) args.mainloop.mma_promotion_interval = kPromotionInterval;
+    args.hw_info.device_id = launch.device->ordinal;
+    args.hw_info.sm_count = launch.device->sms;
+
+    const auto check = [&](cutlass::Status status, const char* step) {
+      if (status == cutlass::Status::kSuccess) return;
+      const cudaError_t error = cudaGetLastError();
+      throw Error(ErrorCode::kDeviceFault, std::string("CUTLASS ") + step +
+                                               " failed: " + cutlassGetStatusString(status) +
+                                               ", CUDA: " + cudaGetErrorString(error) + " (m=" + std::to_string(p.m()) +
+                                               " n=" + std::to_string(p.n()) + " k=" + std::to_string(p.k()) + ")");
+    };
+    Gemm gemm;
+    const auto stream = static_cast<cudaStream_t>(launch.stream);
+    check(Gemm::can_implement(args), "can_implement");
+    check(gemm.initialize(args, launch.workspace, stream), "initialize");
+    check(gemm.run(stream), "run");
+  }
+
+  static constexpr TileKernel kKernel{Kernel::SharedStorageSize, &launch};
+};
+
+}  // namespace samebits::cuda
