@@ -1,38 +1,29 @@
-// The tables as data: sm90.def included twice, to declare the kernels and to list the rows. Compiled by the host
-// compiler.
+// The tables as data: sm90.def included to declare the kernels, then to list rows, rules and fixed rows. Compiled by
+// the host compiler.
 #include <limits>
 
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
 
+namespace {
+constexpr int64_t kAnyM = std::numeric_limits<int64_t>::max();
+constexpr bool Straight = false, Swapped = true;  // the operand words of the tables
+}  // namespace
+
+namespace sm90 {
+
 #define RULE(...)
 #define FIXED(...)
 #define TILE(name, ...) extern const TileKernel kernel_##name;
-namespace sm90 {
 #include "cuda/sm90.def"
-}
 #undef TILE
-#undef RULE
-#undef FIXED
-
-namespace {
-
-constexpr int64_t kAnyM = std::numeric_limits<int64_t>::max();
-constexpr bool Straight = false, Swapped = true;  // the operand words of the tables
-
-#define RULE(...)
-#define FIXED(...)
 #define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  {#name,     kArch,     tile_m,   tile_n,          tile_k,          cluster_m,                  \
+  {#name,     90,        tile_m,   tile_n,          tile_k,          cluster_m,                  \
    cluster_n, #schedule, operands, Order::k##order, OutKind::k##out, &kernel_##name},
-namespace sm90 {
-constexpr int kArch = 90;
-using namespace samebits::cuda::sm90;
-const Tile kTiles[] = {
+static const Tile kTiles[] = {
 #include "cuda/sm90.def"
 };
-}  // namespace sm90
 #undef TILE
 #undef RULE
 #undef FIXED
@@ -40,7 +31,7 @@ const Tile kTiles[] = {
 #define TILE(...)
 #define FIXED(...)
 #define RULE(max_m, min_n, min_k, tile) {max_m, min_n, min_k, #tile},
-constexpr Rule kRules[] = {
+static constexpr Rule kRules[] = {
 #include "cuda/sm90.def"
 };
 #undef RULE
@@ -48,17 +39,17 @@ constexpr Rule kRules[] = {
 
 #define RULE(...)
 #define FIXED(tile) #tile,
-constexpr std::string_view kFixed[] = {
+static constexpr std::string_view kFixed[] = {
 #include "cuda/sm90.def"
 };
 #undef TILE
 #undef RULE
 #undef FIXED
 
-}  // namespace
+}  // namespace sm90
 
 std::span<const Tile> tiles() { return sm90::kTiles; }
-std::span<const Rule> rules() { return kRules; }
-std::span<const std::string_view> fixed_tiles() { return kFixed; }
+std::span<const Rule> rules() { return sm90::kRules; }
+std::span<const std::string_view> fixed_tiles() { return sm90::kFixed; }
 
 }  // namespace samebits::cuda
