@@ -40,20 +40,19 @@ if(SAMEBITS_CUDA_ARCHS)
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
   set(CMAKE_CUDA_STANDARD 20)
   enable_language(CUDA)
-  find_package(CUDAToolkit REQUIRED)
-  find_path(CUTLASS_INCLUDE_DIR cutlass/cutlass.h
-    HINTS ${CUTLASS_DIR}/include $ENV{CUTLASS_DIR}/include
-          ${PROJECT_SOURCE_DIR}/.venv/lib/python3.${SAMEBITS_PYTHON_MINOR}/site-packages/cutlass_library/source/include)
-  if(NOT CUTLASS_INCLUDE_DIR)
-    file(GLOB CUTLASS_CANDIDATES ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/cutlass_library/source/include)
-    find_path(CUTLASS_INCLUDE_DIR cutlass/cutlass.h HINTS ${CUTLASS_CANDIDATES})
+  if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25.1 does not know that nvcc 12 and later take it
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
   endif()
+  find_package(CUDAToolkit REQUIRED)
+  file(GLOB venv_cutlass ${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/cutlass_library/source/include)
+  find_path(CUTLASS_INCLUDE_DIR cutlass/cutlass.h HINTS ${CUTLASS_DIR}/include $ENV{CUTLASS_DIR}/include ${venv_cutlass})
   if(NOT CUTLASS_INCLUDE_DIR)
     message(FATAL_ERROR "the CUTLASS 4.x headers were not found: run `make setup` (PyPI nvidia-cutlass into .venv) "
                         "or set CUTLASS_DIR to a CUTLASS tree")
   endif()
 endif()
-message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}${CMAKE_CUDA_COMPILER_VERSION}")
+message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}")
 
 # A CUTLASS unit takes 4 GB to compile: a pool sized by RAM keeps a small machine from swapping.
 cmake_host_system_information(RESULT ram_mb QUERY TOTAL_PHYSICAL_MEMORY)

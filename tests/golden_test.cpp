@@ -1,0 +1,67 @@
+// Every file of tests/golden, replayed: what an H100 returned is what both backends return today.
+#include <filesystem>
+
+#include "io/recording.h"
+#include "numerics/reference.h"
+#include "place.h"
+
+namespace samebits::testing {
+namespace {
+
+std::vector<std::filesystem::path> golden_files() {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(SAMEBITS_GOLDEN_DIR))
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+class GoldenTest : public ::testing::TestWithParam<std::filesystem::path> {
+ protected:
+  // A file that is no recording fails here: nothing in the folder goes unread.
+  Recording recording_ = Recording::open(GetParam());
+};
+
+TEST_P(GoldenTest, SaysWhereItCameFrom) {
+  ASSERT_FALSE(recording_.calls().empty());
+  EXPECT_TRUE(recording_.metadata().count("device"));
+  if (recording_.version() == 1) return;
+  for (const char* key : {"driver", "date", "command"}) EXPECT_TRUE(recording_.metadata().count(key)) << key;
+}
+
+TEST_P(GoldenTest, ReferenceReturnsTheRecordedBits) {
+  for (size_t i = 0; i < recording_.calls().size(); ++i) {
+    const RecordedCall& call = recording_.calls()[i];
+    Matrix out(call.out.dtype, call.out.rows, call.out.cols);
+    reference_gemm(call.problem(out.view()));
+    ASSERT_TRUE(same_bits(out.view(), call.out)) << "call " << i;
+  }
+}
+
+TEST_P(GoldenTest, CpuBackendReturnsTheRecordedBits) {
+  for (size_t i = 0; i < recording_.calls().size(); ++i) {
+    const RecordedCall& call = recording_.calls()[i];
+    Matrix out(call.out.dtype, call.out.rows, call.out.cols);
+    gemm(call.problem(out.view()));
+    ASSERT_TRUE(same_bits(out.view(), call.out)) << "call " << i;
+  }
+}
+
+// The control: another Order's bits are not these bits, so the comparison has power.
+TEST_P(GoldenTest, ControlAnotherOrderIsCaught) {
+  bool caught = false;
+  for (const RecordedCall& call : recording_.calls()) {
+    Matrix out(call.out.dtype, call.out.rows, call.out.cols);
+    GemmProblem p = call.problem(out.view());
+    p.order = Order::kAdaFast;
+    gemm(p);
+    caught = caught || !same_bits(out.view(), call.out);
+  }
+  EXPECT_TRUE(caught);
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, GoldenTest, ::testing::ValuesIn(golden_files()),
+                         [](const auto& info) { return info.param.stem().string(); });
+
+}  // namespace
+}  // namespace samebits::testing

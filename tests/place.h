@@ -1,0 +1,148 @@
+// Runs a problem whose data lies in host memory on the CPU or on a GPU, so that one test holds every backend to the
+// same bits. Tests are instances over places(): a machine without a GPU simply has fewer of them.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bits.h"
+#include "cuda/cuda.h"
+#include "samebits/gemm.h"
+
+namespace samebits::testing {
+
+/// The CPU and every GPU that a row of the tables can run on.
+inline std::vector<const DeviceInfo*> places() {
+  std::vector<const DeviceInfo*> all = {&cpu_device()};
+  for (const DeviceInfo& gpu : cuda_devices())
+    for (const Tile& tile : cuda::tiles())
+      if (tile.arch == gpu.arch) {
+        all.push_back(&gpu);
+        break;
+      }
+  return all;
+}
+
+inline std::vector<const DeviceInfo*> gpus() {
+  auto all = places();
+  all.erase(all.begin());
+  return all;
+}
+
+inline std::string place_name(const ::testing::TestParamInfo<const DeviceInfo*>& info) {
+  return info.param->is_cpu() ? "cpu" : "cuda" + std::to_string(info.param->ordinal);
+}
+
+/// One GEMM with its data in host memory.
+struct HostProblem {
+  Order order;
+  Matrix a, b;
+  std::vector<float> scale_a, scale_b;
+  std::optional<Matrix> bias;
+  Dtype out = Dtype::kBf16;
+  int64_t out_stride = 0;  // 0: dense
+
+  GemmProblem on_host(Matrix& result) const {
+    return {order,
+            a.view(),
+            b.view(),
+            scales(scale_a.data(), scale_a.size()),
+            scales(scale_b.data(), scale_b.size()),
+            bias ? bias->view() : ConstView(),
+            result.view()};
+  }
+  static Scales scales(const float* data, size_t count) {
+    return count == 1 ? Scales::per_tensor(data) : Scales::per_row(data, static_cast<int64_t>(count));
+  }
+};
+
+/// A problem with random data of one kind; per-token and per-channel scales.
+inline HostProblem random_problem(Random& random, Order order, Data kind, int64_t m, int64_t n, int64_t k,
+                                  Dtype out = Dtype::kBf16, bool with_bias = false) {
+  HostProblem p{order,
+                fp8_matrix(random, kind, m, k),
+                fp8_matrix(random, kind, n, k),
+                random_scales(random, m),
+                random_scales(random, n),
+                std::nullopt,
+                out};
+  if (with_bias) {
+    p.bias.emplace(out, 1, n);
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = random_scales(random, 1)[0] * 100;
+      if (out == Dtype::kF32)
+        p.bias->as<float>()[i] = x;
+      else
+        p.bias->as<uint16_t>()[i] = static_cast<uint16_t>(encode(format_of(out), x));
+    }
+  }
+  return p;
+}
+
+/// Device copies of a HostProblem, for tests that launch more than once.
+class OnDevice {
+ public:
+  OnDevice(const DeviceInfo& device, const HostProblem& p)
+      : device_(&device), host_(&p), result_(p.out, p.a.rows, p.b.rows, p.out_stride) {
+    if (device.is_cpu()) return;
+    cuda::set_device(device.ordinal);
+    a_ = upload(p.a.bytes.data(), p.a.bytes.size());
+    b_ = upload(p.b.bytes.data(), p.b.bytes.size());
+    scale_a_ = upload(p.scale_a.data(), p.scale_a.size() * sizeof(float));
+    scale_b_ = upload(p.scale_b.data(), p.scale_b.size() * sizeof(float));
+    if (p.bias) bias_ = upload(p.bias->bytes.data(), p.bias->bytes.size());
+    out_ = upload(result_.bytes.data(), result_.bytes.size());
+  }
+
+  GemmProblem problem() {
+    GemmProblem p = host_->on_host(result_);
+    if (device_->is_cpu()) return p;
+    p.a.data = a_.data();
+    p.b.data = b_.data();
+    p.scale_a.data = static_cast<const float*>(scale_a_.data());
+    p.scale_b.data = static_cast<const float*>(scale_b_.data());
+    if (p.bias) p.bias.data = bias_.data();
+    p.out.data = out_.data();
+    return p;
+  }
+
+  /// The output as it is now; the caller has waited for the stream.
+  Matrix result() {
+    if (!device_->is_cpu() && out_.size()) out_.download(result_.bytes.data(), result_.bytes.size());
+    return result_;
+  }
+
+ private:
+  static cuda::Buffer upload(const void* data, size_t bytes) {
+    cuda::Buffer buffer(bytes);
+    if (bytes) buffer.upload(data, bytes);
+    return buffer;
+  }
+  const DeviceInfo* device_;
+  const HostProblem* host_;
+  Matrix result_;
+  cuda::Buffer a_, b_, scale_a_, scale_b_, bias_, out_;
+};
+
+/// Runs `p` on `device`, with the row called `kernel` or the one that choose() picks.
+inline Matrix run(const DeviceInfo& device, const HostProblem& p, std::string_view kernel = {}) {
+  OnDevice on_device(device, p);
+  const Launch launch{.device = &device};
+  const GemmProblem problem = on_device.problem();
+  if (kernel.empty())
+    gemm(problem, launch);
+  else
+    gemm(problem, choose_named(device, kernel, problem.m(), problem.n(), problem.k(), p.out), launch);
+  return on_device.result();  // downloads on the default stream, behind the kernel
+}
+
+/// The rows [first, first + count) of a problem as one of their own.
+inline HostProblem take_rows(const HostProblem& p, int64_t first, int64_t count) {
+  HostProblem rows = p;
+  rows.a = Matrix(p.a.dtype, count, p.a.cols, p.a.row_stride);
+  std::memcpy(rows.a.bytes.data(), p.a.view().at(first, 0), rows.a.bytes.size());
+  if (p.scale_a.size() > 1) rows.scale_a.assign(p.scale_a.begin() + first, p.scale_a.begin() + first + count);
+  return rows;
+}
+
+}  // namespace samebits::testing
