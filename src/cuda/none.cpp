@@ -1,5 +1,6 @@
 // The CUDA level of a build without CUDA: no devices, no rows, and launches that say so.
 #include "cuda/cuda.h"
+#include "cuda/timing.h"
 
 namespace samebits::cuda {
 namespace {
@@ -32,5 +33,14 @@ void Buffer::fill(uint8_t, void*) { no_cuda(); }
 Stream::Stream() { no_cuda(); }
 Stream::~Stream() = default;
 void Stream::synchronize() const { no_cuda(); }
+
+Replay::Replay(int launches, const std::function<void(int)>&, void* stream) : launches_(launches), stream_(stream) {
+  no_cuda();
+}
+Replay::Replay(Replay&&) noexcept = default;
+Replay::~Replay() = default;
+double Replay::microseconds() const { no_cuda(); }
+void read_all(const void*, size_t, void*, int, void*) { no_cuda(); }
+void do_nothing(int, void*) { no_cuda(); }
 
 }  // namespace samebits::cuda

