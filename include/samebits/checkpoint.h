@@ -1,10 +1,15 @@
 // FP8 checkpoints: a safetensors file or a Hugging Face folder, read by mmap, and what in it is a linear layer.
 #pragma once
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "samebits/gemm.h"
+#include "samebits/quantize.h"
 #include "samebits/types.h"
 
 namespace samebits {
@@ -28,7 +33,9 @@ struct NotCovered {
 enum class CheckpointFormat { kVllmFp8, kCompressedTensors, kModelOpt, kNone };
 std::string_view name(CheckpointFormat format);
 
-/// A checkpoint opened for reading. Throws Error(kBadInput or kIo) on anything malformed, with file and tensor named.
+/// A checkpoint opened for reading: what vLLM's FP8, compressed-tensors and ModelOpt layouts store, with or without a
+/// config.json (names and shapes then decide). Anything FP8 ends up in linears() or in not_covered(). Throws
+/// Error(kBadInput or kIo) on anything malformed, with file and tensor named.
 class Checkpoint {
  public:
   /// A .safetensors file, or a folder with model.safetensors or model.safetensors.index.json and config.json.
@@ -46,5 +53,54 @@ class Checkpoint {
   explicit Checkpoint(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Throws Error(kBadInput) with tensor and coordinate if the weight or bias of `linear` holds a NaN or one of its
+/// scales is NaN or infinite. open() does not look at values, because that reads every byte of the file.
+void check_values(const Linear& linear);
+
+/// How quantize_checkpoint() works.
+struct QuantizeOptions {
+  Granularity weights = Granularity::kPerChannel;
+  CheckpointFormat format = CheckpointFormat::kCompressedTensors;  ///< or kVllmFp8, which has one scale per tensor
+  std::vector<std::string> ignore;                                 ///< globs (* and ?) over layer names: "*.layers.0.*"
+  bool linears_only = false;                 ///< leave out every tensor that is not of a quantized layer
+  const DeviceInfo* device = &cpu_device();  ///< where the weights are quantized; the bits are the same everywhere
+};
+
+/// A layer that was quantized.
+struct QuantizedLayer {
+  std::string name;
+  int64_t n = 0;
+  int64_t k = 0;
+  bool needs_padding = false;  ///< N or K is no multiple of 16: the linear layer pads it
+};
+
+/// A 2-D floating-point weight that was not quantized.
+struct SkippedLayer {
+  std::string name;
+  std::string reason;  ///< "embedding", "output head", "router", "matches --ignore ...", ...
+};
+
+/// What quantize_checkpoint() did.
+struct QuantizeReport {
+  std::vector<QuantizedLayer> quantized;  ///< in order of name
+  std::vector<SkippedLayer> skipped;      ///< in order of name
+  std::vector<std::string> copied;        ///< other files of the folder, relative paths
+  std::vector<std::string> warnings;      ///< sentences
+  uint64_t bytes_in = 0;                  ///< of the tensors read
+  uint64_t bytes_out = 0;                 ///< of model.safetensors
+};
+
+/// Called before each layer with its name, how many are done and how many there are. May throw to stop: nothing is
+/// left.
+using QuantizeProgress = std::function<void(std::string_view layer, size_t done, size_t total)>;
+
+/// Quantizes the linear layers of an FP32, BF16 or FP16 checkpoint (a file or a folder) into the folder `out`:
+/// model.safetensors, config.json with quantization_config, and the other small files of the folder. A linear layer is
+/// a 2-D floating-point tensor *.weight that is no embedding, norm, output or task head, router or Conv1D by name.
+/// `out` appears complete or not at all. Throws Error(kBadInput) on NaN or infinity in a weight, by name and
+/// coordinate, and when no layer is left to quantize; Error(kIo) on a full disk.
+QuantizeReport quantize_checkpoint(const std::filesystem::path& in, const std::filesystem::path& out,
+                                   const QuantizeOptions& options = {}, const QuantizeProgress& progress = {});
 
 }  // namespace samebits

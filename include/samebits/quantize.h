@@ -1,5 +1,7 @@
 // FP8 quantizers with one defined value per element, the same bits on CPU and CUDA. docs/contract.md has the formulas.
 #pragma once
+#include <optional>
+
 #include "samebits/gemm.h"
 #include "samebits/types.h"
 
@@ -25,6 +27,17 @@ enum class Granularity : uint8_t { kPerTensor, kPerChannel };
 /// coordinate (`what` names the tensor in the message). CUDA: the caller checks, see find_non_finite.
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what,
                      const Launch& launch = {});
+
+/// An element of a matrix.
+struct Coordinate {
+  int64_t row = 0;
+  int64_t col = 0;
+};
+
+/// The first NaN of a matrix in row order, or nothing. Host memory, any dtype and strides.
+std::optional<Coordinate> find_nan(ConstView matrix);
+/// The first NaN or infinity.
+std::optional<Coordinate> find_non_finite(ConstView matrix);
 
 /// out = cast(q * scale): FP32 product, one rounding. q [N,K] e4m3 or e5m2; out bf16, fp16 or fp32.
 void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch = {});

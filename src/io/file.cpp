@@ -1,0 +1,163 @@
+// POSIX files: mmap, and replacement by rename.
+#include "io/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+namespace samebits {
+namespace fs = std::filesystem;
+namespace {
+
+[[noreturn]] void fail(const fs::path& path, std::string_view action) {
+  const int error = errno;
+  throw Error(ErrorCode::kIo, fmt::format("{}: {}: {}", path.string(), action, std::strerror(error)));
+}
+
+// In the folder of `path`, because rename does not cross file systems.
+fs::path temporary_name(const fs::path& path) {
+  static std::atomic<unsigned> counter{0};
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  return folder / fmt::format(".{}.{}.{}.tmp", path.filename().string(), getpid(), counter++);
+}
+
+// "out/" and "out" name the same thing; only the second has a filename.
+fs::path without_trailing_slash(fs::path path) {
+  path = path.lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+void sync_folder(const fs::path& folder) {
+  const int fd = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail(folder, "open");
+  // Some file systems cannot sync a folder and say EINVAL; the rename is still atomic.
+  const int error = fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
+  close(fd);
+  if (error) errno = error, fail(folder, "fsync");
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const fs::path& path) {
+  // O_NONBLOCK: a FIFO of that name must not hang the process before S_ISREG refuses it.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) fail(path, "open");
+  struct stat status;
+  const bool regular = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  if (!regular || status.st_size == 0) {
+    close(fd);
+    throw Error(regular ? ErrorCode::kBadInput : ErrorCode::kIo,
+                fmt::format("{}: {}", path.string(), regular ? "the file is empty" : "not a regular file"));
+  }
+  const size_t size = static_cast<size_t>(status.st_size);
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  const int error = errno;
+  close(fd);
+  if (data == MAP_FAILED) errno = error, fail(path, fmt::format("mmap of {} bytes", size));
+  bytes_ = {static_cast<const std::byte*>(data), size};
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+MappedFile::~MappedFile() {
+  if (bytes_.data()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+AtomicFile::AtomicFile(const fs::path& path, uint64_t size) : path_(path), temporary_(temporary_name(path)) {
+  std::error_code ignored;
+  if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored))
+    throw Error(ErrorCode::kBadInput, fmt::format("{}: not a regular file, so not replaced", path.string()));
+  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd_ < 0) fail(temporary_, "create");
+  if (size > 0 && fallocate(fd_, 0, 0, static_cast<off_t>(size)) != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
+    const int error = errno;
+    close(fd_);
+    unlink(temporary_.c_str());
+    errno = error;
+    fail(path, fmt::format("reserving {} bytes", size));
+  }
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail(path_, fmt::format("write of {} bytes at {}", bytes.size(), offset));
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+void AtomicFile::commit() {
+  if (fsync(fd_) != 0) fail(path_, "fsync");
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "rename");
+  const int fd = std::exchange(fd_, -1);
+  if (close(fd) != 0) fail(path_, "close");
+  sync_folder(path_.parent_path());
+}
+
+void atomic_write_text(const fs::path& path, std::string_view text) {
+  AtomicFile file(path, text.size());
+  file.write_at(0, std::as_bytes(std::span(text)));
+  file.commit();
+}
+
+AtomicFolder::AtomicFolder(const fs::path& path)
+    : path_(without_trailing_slash(path)), temporary_(temporary_name(path_)) {
+  std::error_code ignored;
+  if (fs::exists(path_, ignored) && !fs::is_directory(path_, ignored))
+    throw Error(ErrorCode::kBadInput, fmt::format("{}: exists and is not a folder", path_.string()));
+  if (mkdir(temporary_.c_str(), 0777) != 0) fail(path_, "create the folder");
+}
+
+AtomicFolder::~AtomicFolder() {
+  std::error_code ignored;
+  if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
+}
+
+void AtomicFolder::commit() {
+  sync_folder(temporary_);
+  if (fs::is_directory(path_)) {
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path_))
+      if (!fs::exists(temporary_ / fs::relative(entry.path(), path_)))
+        throw Error(ErrorCode::kBadInput, fmt::format("{}: the folder holds {}, which this command did not write; "
+                                                      "give it a new folder",
+                                                      path_.string(), entry.path().filename().string()));
+    if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0)
+      fail(path_, "exchange with the new folder");
+    // The old folder now has the temporary name, which the destructor removes.
+  } else {
+    if (rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "rename");
+    temporary_.clear();
+  }
+  sync_folder(path_.parent_path());
+}
+
+std::string read_text(const fs::path& path, uint64_t limit) {
+  const MappedFile file(path);
+  if (file.bytes().size() > limit)
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{}: {} bytes; at most {} are read", path.string(), file.bytes().size(), limit));
+  return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+}
+
+}  // namespace samebits
