@@ -1,7 +1,6 @@
 // gemm() on every backend: the bits of the reference, whatever the row, the batch, the position and the strides.
 #include "samebits/gemm.h"
 
-#include "numerics/formats.h"
 #include "numerics/reference.h"
 #include "place.h"
 

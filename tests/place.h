@@ -7,6 +7,7 @@
 
 #include "bits.h"
 #include "cuda/cuda.h"
+#include "numerics/formats.h"
 #include "samebits/gemm.h"
 
 namespace samebits::testing {

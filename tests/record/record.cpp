@@ -157,11 +157,11 @@ void record_epilogue(const std::filesystem::path& directory, const DeviceInfo& d
 
 int main(int argc, char** argv) {
   using namespace samebits;
-  if (argc != 2 || testing::gpus().empty()) {
+  if (argc != 2 || samebits::testing::gpus().empty()) {
     fmt::print(stderr, "usage: {} OUT_DIRECTORY (on a machine with a Hopper GPU)\n", argv[0]);
     return 2;
   }
-  const DeviceInfo& device = *testing::gpus()[0];
+  const DeviceInfo& device = *samebits::testing::gpus()[0];
   cuda::set_device(device.ordinal);
   std::filesystem::create_directories(argv[1]);
   record::record_unit(argv[1], device);
