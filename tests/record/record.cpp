@@ -51,7 +51,7 @@ struct Tape {
                     {{"device", device.name},
                      {"driver", std::to_string(device.driver)},
                      {"date", date},
-                     {"command", "samebits_record " + path.parent_path().string()}});
+                     {"command", "samebits_record DIRECTORY"}});
     fmt::print("{}: {} calls, {} outputs, {} calls differ from the reference\n", path.filename().string(), calls.size(),
                outputs, differ);
   }
@@ -76,7 +76,7 @@ void record_unit(const std::filesystem::path& directory, const DeviceInfo& devic
     for (Dtype a : {Dtype::kE4m3, Dtype::kE5m2})
       for (Dtype b : {Dtype::kE4m3, Dtype::kE5m2})
         for (Data kind : kAllData)
-          for (int64_t k : {1, 16, 47, 160, 336})
+          for (int64_t k : {1, 16, 47, 160})
             record_unit_call(
                 tape, problem(order, a, b, kind, 8, k),
                 fmt::format("{} {} x {} data {} k={}", name(order), name(a), name(b), static_cast<int>(kind), k));
