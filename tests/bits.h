@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "numerics/formats.h"
 #include "samebits/types.h"
 
 namespace samebits::testing {
@@ -17,16 +18,6 @@ inline uint32_t bits_at(const ConstView& v, int64_t row, int64_t col) {
   uint32_t bits = 0;
   std::memcpy(&bits, v.at(row, col), size_of(v.dtype));
   return bits;
-}
-
-/// Distance of two codes of one dtype in units of the last place, across zero.
-inline int64_t ulps(Dtype dtype, uint32_t x, uint32_t y) {
-  const uint32_t sign = 1u << (8 * size_of(dtype) - 1);
-  const auto order = [&](uint32_t c) {
-    return c & sign ? -static_cast<int64_t>(c & (sign - 1)) : static_cast<int64_t>(c);
-  };
-  const int64_t d = order(x) - order(y);
-  return d < 0 ? -d : d;
 }
 
 /// Succeeds when both matrices have the same shape, dtype and bits.

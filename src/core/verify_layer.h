@@ -1,0 +1,74 @@
+// One layer on the device under proof: its operands, the pool of activation rows and what is compared. Called by verify().
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "samebits/verify.h"
+
+namespace samebits {
+
+/// What all layers of a run share.
+struct ProofSetup {
+  const VerifyOptions& options;
+  const Place& place;
+  std::vector<int64_t> batches;
+  std::vector<Dtype> dtypes;
+  int64_t pool_rows;  ///< the largest batch, and at least the digest's rows
+  std::function<void(std::string_view layer, Order order, double part, uint64_t outputs)> advance;
+};
+
+/// Pool rows that the digest, the sample and the control are made of.
+inline constexpr int64_t kDigestRows = 8;
+
+/// Thrown out of a proof when options.cancel is set; caught by verify().
+struct Cancelled {};
+
+/// Windows of the pool that put pool row 0 first, in the middle and last in a batch of m rows: their positions.
+std::vector<int64_t> positions(int64_t m);
+
+class LayerProof {
+ public:
+  /// Uploads the layer. Throws Error on a NaN weight, with its coordinate.
+  LayerProof(const VerifyLayer& layer, const ProofSetup& setup);
+  VerifyResult prove(Order order);
+
+ private:
+  void make_pool();
+  void upload_weight();
+  void upload_scales();
+  void load_bias(Dtype dtype);
+  std::vector<Plan> plans(Order order, int64_t m, Dtype dtype) const;
+  GemmProblem problem(Order order, int64_t first_row, int64_t m, View out) const;
+  View output(const Memory& memory, Dtype dtype, int64_t rows) const;
+  void run(const GemmProblem& problem, const Plan& plan, bool under_proof);
+  void compute_alone(Order order, Dtype dtype, VerifyResult& result);
+  void compare_batches(Order order, Dtype dtype, VerifyResult& result);
+  void explain(const cuda::Difference& difference, Dtype dtype, int64_t m, int64_t position, std::string_view kernel,
+               VerifyResult& result) const;
+  std::vector<std::byte> download_alone(Dtype dtype) const;
+  GemmProblem sample_problem(Order order, View out) const;
+  void compare_sample(Order order, Dtype dtype, const std::vector<std::byte>& alone, VerifyResult& result) const;
+  std::vector<float> split_accumulators(Order order);
+  void compare_control(Dtype dtype, const std::vector<float>& accumulators, VerifyResult& result);
+  void advance(int64_t rows, const VerifyResult& result);
+
+  const VerifyLayer& layer_;
+  const ProofSetup& setup_;
+  const Place& place_;
+  int64_t n_, k_;              // of the layer
+  int64_t n_padded_, k_padded_;  // as a GPU kernel takes them
+  std::vector<uint8_t> pool_;     // [pool_rows, k_padded] e4m3
+  std::vector<float> pool_scale_; // pool_rows values, or 1 when static
+  std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
+  Memory a_, scale_a_;         // the pool twice, so that every rotation is one window
+  Memory weight_, scale_b_, bias_;
+  ConstView b_;
+  Memory out_, alone_;         // [pool_rows, n_padded]
+  Memory workspace_;
+  Comparison compare_;
+  int64_t rows_done_ = 0, rows_total_ = 1;
+};
+
+}  // namespace samebits

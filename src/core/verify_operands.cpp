@@ -1,0 +1,110 @@
+// The operands of a layer under proof: checked, padded once to what a kernel takes, and the pool of activation rows.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/generator.h"
+#include "core/verify_layer.h"
+#include "numerics/formats.h"
+#include "samebits/quantize.h"
+
+namespace samebits {
+namespace {
+
+// K and N of a GPU kernel are multiples of 16: TMA moves 16-byte units.
+int64_t padded(const Place& place, int64_t extent) { return place.is_cpu() ? extent : (extent + 15) / 16 * 16; }
+
+void refuse_nan(const VerifyLayer& layer) {
+  for (int64_t row = 0; row < layer.weight.rows; ++row) {
+    const auto* codes = static_cast<const uint8_t*>(layer.weight.at(row, 0));
+    const auto* nan = std::find_if(codes, codes + layer.weight.cols, [](uint8_t c) { return (c & 0x7f) == 0x7f; });
+    if (nan != codes + layer.weight.cols)
+      throw Error(ErrorCode::kBadInput, fmt::format("{}: the weight is NaN at [{},{}]", layer.name, row, nan - codes));
+  }
+}
+
+}  // namespace
+
+LayerProof::LayerProof(const VerifyLayer& layer, const ProofSetup& setup)
+    : layer_(layer), setup_(setup), place_(setup.place), n_(layer.weight.rows), k_(layer.weight.cols),
+      n_padded_(padded(place_, n_)), k_padded_(padded(place_, k_)), compare_(place_) {
+  refuse_nan(layer);
+  make_pool();
+  upload_weight();
+  upload_scales();
+  const size_t out_bytes = static_cast<size_t>(setup_.pool_rows * n_padded_) * size_of(Dtype::kBf16);
+  out_ = Memory(place_, out_bytes);
+  alone_ = Memory(place_, out_bytes);
+}
+
+void LayerProof::make_pool() {
+  const int64_t rows = setup_.pool_rows;
+  std::vector<float> x;
+  if (layer_.activations) {
+    const ConstView& given = layer_.activations;
+    x.resize(static_cast<size_t>(rows * k_));
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t col = 0; col < k_; ++col)
+        x[static_cast<size_t>(row * k_ + col)] = load(given.dtype, given.at(row % given.rows, col));
+  } else {
+    x = generate_activations(generator_key(setup_.options.seed, layer_.name), rows, k_, setup_.options.threads);
+  }
+  pool_.resize(static_cast<size_t>(rows * k_padded_));
+  Launch cpu;
+  cpu.threads = setup_.options.threads;
+  const ConstView from(x.data(), Dtype::kF32, rows, k_);
+  const View to(pool_.data(), Dtype::kE4m3, rows, k_padded_);
+  if (layer_.input_scale.empty()) {
+    pool_scale_.resize(static_cast<size_t>(rows));
+    quantize_per_token(from, to, pool_scale_.data(), nullptr, cpu);
+  } else {
+    pool_scale_ = {layer_.input_scale[0]};
+    quantize_static(from, pool_scale_.data(), to, cpu);
+  }
+  a_ = Memory(place_, 2 * pool_.size());
+  a_.upload(pool_.data(), pool_.size());
+  a_.upload(pool_.data(), pool_.size(), pool_.size());
+}
+
+void LayerProof::upload_weight() {
+  const ConstView& w = layer_.weight;
+  b_ = w;
+  if (place_.is_cpu()) return;  // read where it lies
+  const size_t bytes = static_cast<size_t>(n_padded_ * k_padded_);
+  weight_ = Memory(place_, bytes);
+  if (n_ == n_padded_ && w.row_stride == k_padded_) {
+    weight_.upload(w.data, bytes);
+  } else {
+    std::vector<uint8_t> staged(bytes);
+    for (int64_t row = 0; row < n_; ++row)
+      std::memcpy(staged.data() + row * k_padded_, w.at(row, 0), static_cast<size_t>(k_));
+    weight_.upload(staged.data(), bytes);
+  }
+  b_ = ConstView(weight_.data(), Dtype::kE4m3, n_padded_, k_padded_);
+}
+
+void LayerProof::upload_scales() {
+  std::vector<float> scale_a = pool_scale_;
+  if (scale_a.size() > 1) scale_a.insert(scale_a.end(), pool_scale_.begin(), pool_scale_.end());
+  scale_a_ = Memory(place_, scale_a.size() * sizeof(float));
+  scale_a_.upload(scale_a.data(), scale_a.size() * sizeof(float));
+
+  std::vector<float> scale_b(layer_.weight_scale.begin(), layer_.weight_scale.end());
+  if (scale_b.size() > 1) scale_b.resize(static_cast<size_t>(n_padded_), 1.0f);
+  scale_b_ = Memory(place_, scale_b.size() * sizeof(float));
+  scale_b_.upload(scale_b.data(), scale_b.size() * sizeof(float));
+}
+
+void LayerProof::load_bias(Dtype dtype) {
+  if (!layer_.bias) return;
+  bias_host_.assign(static_cast<size_t>(n_padded_), 0);
+  for (int64_t col = 0; col < n_; ++col)
+    store(dtype, &bias_host_[static_cast<size_t>(col)], load(layer_.bias.dtype, layer_.bias.at(0, col)));
+  const size_t bytes = bias_host_.size() * sizeof(uint16_t);
+  if (bias_.size() != bytes) bias_ = Memory(place_, bytes);
+  bias_.upload(bias_host_.data(), bytes);
+}
+
+}  // namespace samebits
