@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/choose.h"
 #include "core/generator.h"
 #include "core/verify_layer.h"
 #include "numerics/formats.h"
@@ -13,8 +14,9 @@
 namespace samebits {
 namespace {
 
-// K and N of a GPU kernel are multiples of 16: TMA moves 16-byte units.
-int64_t padded(const Place& place, int64_t extent) { return place.is_cpu() ? extent : (extent + 15) / 16 * 16; }
+int64_t padded(const Place& place, int64_t extent) {
+  return place.is_cpu() ? extent : (extent + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 void refuse_nan(const VerifyLayer& layer) {
   for (int64_t row = 0; row < layer.weight.rows; ++row) {

@@ -1,0 +1,71 @@
+// Device, Order and dtype options. No silent fallback: whatever is not taken is said.
+#include "cli/device.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cstdio>
+
+namespace samebits::cli {
+namespace {
+
+/// Why the GPU cannot compute all of `orders`; empty if it can.
+std::string why_not(const DeviceInfo& device, const std::vector<Order>& orders) {
+  for (Order order : orders)
+    if (kernels(device, order).empty())
+      return fmt::format("device {} is a {}, and this build has no {} kernel for sm_{}", device.ordinal, device.name,
+                         name(order), device.arch);
+  return "";
+}
+
+constexpr char kNoGpu[] = "this machine has no CUDA device (or no driver, or this samebits was built without CUDA)";
+
+}  // namespace
+
+const DeviceInfo& select_device(const std::string& text, const std::vector<Order>& orders) {
+  const auto& gpus = cuda_devices();
+  if (text == "cpu") return cpu_device();
+  if (text == "auto") {
+    std::string why = kNoGpu;
+    for (const DeviceInfo& gpu : gpus) {
+      const std::string reason = why_not(gpu, orders);
+      if (reason.empty()) return gpu;
+      why = reason;
+    }
+    std::fprintf(stderr, "samebits: running on the CPU: %s\n", why.c_str());
+    return cpu_device();
+  }
+  size_t ordinal = 0;
+  const bool cuda = text.starts_with("cuda:");
+  const auto [end, failed] = std::from_chars(text.data() + 5 * cuda, text.data() + text.size(), ordinal);
+  if (!cuda || failed != std::errc() || end != text.data() + text.size())
+    throw Error(ErrorCode::kBadInput, fmt::format("unknown device '{}'; there are: auto, cpu, cuda:0, cuda:1, ...", text));
+  if (gpus.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: {}", text, kNoGpu));
+  if (ordinal >= gpus.size())
+    throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: this machine has {} CUDA devices", text, gpus.size()));
+  const std::string reason = why_not(gpus[ordinal], orders);
+  if (!reason.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("{}; --device cpu computes every order", reason));
+  return gpus[ordinal];
+}
+
+std::string describe(const DeviceInfo& device) {
+  return device.is_cpu() ? "cpu" : fmt::format("{} (sm_{})", device.name, device.arch);
+}
+
+std::vector<Order> parse_orders(const std::vector<std::string>& names) {
+  std::vector<Order> orders;
+  for (const std::string& name : names) orders.push_back(parse_order(name));
+  return orders;
+}
+
+std::vector<Dtype> parse_dtypes(const std::vector<std::string>& names) {
+  std::vector<Dtype> dtypes;
+  for (const std::string& text : names) {
+    const auto dtype = parse_dtype(text);
+    if (!dtype) throw Error(ErrorCode::kBadInput, fmt::format("unknown dtype '{}'; there are: bf16, fp16", text));
+    dtypes.push_back(*dtype);
+  }
+  return dtypes;
+}
+
+}  // namespace samebits::cli

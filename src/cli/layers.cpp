@@ -1,0 +1,62 @@
+// Checkpoints, shapes and activation files as VerifyLayers.
+#include "cli/layers.h"
+
+#include <fmt/format.h>
+
+#include "core/shapes.h"
+
+namespace samebits::cli {
+
+LayerSet layers_of_checkpoint(const std::string& path) {
+  LayerSet set;
+  set.checkpoint = Checkpoint::open(path);
+  set.not_covered = set.checkpoint->not_covered();
+  for (const Linear& linear : set.checkpoint->linears())
+    set.layers.push_back({linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView()});
+  if (!set.layers.empty()) return set;
+  std::string found = "no FP8 tensor at all; `samebits quantize` makes an FP8 checkpoint of this one";
+  if (!set.not_covered.empty())
+    found = fmt::format("{} other FP8 tensors, such as {} ({})", set.not_covered.size(), set.not_covered[0].name,
+                        set.not_covered[0].reason);
+  throw Error(ErrorCode::kBadInput, fmt::format("{}: no FP8 linear layer found; there is {}", path, found));
+}
+
+LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, const std::atomic<bool>& cancel,
+                          Progress& progress) {
+  const ModelShapes& model = model_shapes(name);
+  LayerSet set;
+  set.random.reserve(model.shapes.size());
+  for (const Shape& shape : model.shapes) {
+    if (cancel) return set;
+    const std::string layer = fmt::format("{}.{}x{}", model.name, shape.n, shape.k);
+    progress.show(static_cast<double>(set.random.size()) / static_cast<double>(model.shapes.size()), "random weights: " + layer);
+    set.random.push_back(generate_weight(generator_key(seed, layer + ".weight"), shape.n, shape.k, threads));
+    const RandomWeight& weight = set.random.back();
+    VerifyLayer out;
+    out.name = layer;
+    out.weight = ConstView(weight.codes.data(), Dtype::kE4m3, shape.n, shape.k);
+    out.weight_scale = weight.scale;
+    set.layers.push_back(out);
+  }
+  return set;
+}
+
+void load_activations(LayerSet& set, const std::string& path) {
+  set.activations = SafetensorsFile::open(path);
+  const SafetensorsFile& file = *set.activations;
+  for (VerifyLayer& layer : set.layers) {
+    const Tensor* tensor = file.find(layer.name);
+    if (!tensor && file.tensors().size() == 1) tensor = &file.tensors()[0];
+    if (!tensor)
+      throw Error(ErrorCode::kBadInput, fmt::format("{}: no tensor called {} among its {} tensors", path, layer.name,
+                                                    file.tensors().size()));
+    const bool floating = tensor->is(Dtype::kBf16) || tensor->is(Dtype::kF16) || tensor->is(Dtype::kF32);
+    if (!floating || tensor->shape.size() != 2 || tensor->shape[0] == 0 || tensor->shape[1] != layer.weight.cols)
+      throw Error(ErrorCode::kBadInput,
+                  fmt::format("{}: activations {} are {}; {} takes [M,{}] in BF16, F16 or F32", path, tensor->name,
+                              describe(*tensor), layer.name, layer.weight.cols));
+    layer.activations = ConstView(tensor->bytes.data(), *tensor->type->dtype, tensor->shape[0], tensor->shape[1]);
+  }
+}
+
+}  // namespace samebits::cli

@@ -1,0 +1,61 @@
+// The samebits executable: subcommands, --version, and errors mapped to exit codes.
+#include <cstdio>
+#include <exception>
+
+#include "cli/commands.h"
+#include "samebits/error.h"
+
+namespace samebits::cli {
+namespace {
+
+ExitCode exit_code = kSame;
+
+constexpr char kExamples[] = R"(Examples:
+  samebits verify model.safetensors            every output row has the same bits in every batch
+  samebits verify --shapes qwen3-1.7b          the same on random weights of a known model's shapes
+  samebits audit recording.safetensors         recorded GPU outputs against the CPU backend
+  samebits info --shape 64,4096,2048           which kernel would run, and which rule chose it
+
+Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such device, parse errors),
+3 device fault, 130 interrupted.)";
+
+ExitCode code_of(const Error& error) { return error.code() == ErrorCode::kDeviceFault ? kDeviceFault : kBadRequest; }
+
+int run(int argc, char** argv) {
+  CLI::App app("samebits: FP8 linear layers whose output bits never depend on the batch");
+  app.set_version_flag("--version", "samebits " SAMEBITS_VERSION);
+  app.footer(kExamples);
+  app.require_subcommand(1);
+  add_verify(app);
+  add_audit(app);
+  add_info(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& e) {  // --help, --version
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    app.exit(e);
+    return kBadRequest;
+  } catch (const Error& e) {
+    std::fflush(stdout);
+    std::fprintf(stderr, "samebits: %s\n", e.what());
+    return code_of(e);
+  } catch (const std::exception& e) {  // out of memory, a full pipe
+    std::fflush(stdout);
+    std::fprintf(stderr, "samebits: %s\n", e.what());
+    return kBadRequest;
+  }
+  if (std::fflush(stdout) != 0) {
+    std::perror("samebits: stdout");
+    return kBadRequest;
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+void set_exit_code(ExitCode code) { exit_code = code; }
+
+}  // namespace samebits::cli
+
+int main(int argc, char** argv) { return samebits::cli::run(argc, argv); }

@@ -1,0 +1,125 @@
+// `samebits verify`: every linear layer of a checkpoint, every output row, every batch, the same bits.
+#include "cli/verify.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/device.h"
+#include "cli/interrupt.h"
+#include "cli/layers.h"
+#include "cli/progress.h"
+#include "core/shapes.h"
+#include "io/file.h"
+
+namespace samebits::cli {
+namespace {
+
+struct Arguments {
+  std::string checkpoint, shapes, activations, json;
+  std::string device = "auto", kernels = "chosen";
+  std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
+  std::vector<std::string> dtypes = {"bf16", "fp16"};
+  std::vector<int64_t> batches;
+  uint64_t seed = 0;
+  int threads = 0;
+};
+
+VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt, Progress& progress) {
+  VerifyOptions options;
+  options.orders = parse_orders(arguments.orders);
+  options.dtypes = parse_dtypes(arguments.dtypes);
+  options.device = &select_device(arguments.device, options.orders);
+  options.batches = arguments.batches;
+  options.all_kernels = arguments.kernels == "all";
+  options.seed = arguments.seed;
+  options.threads = arguments.threads;
+  options.cancel = interrupt.flag();
+  options.progress = [&progress](const VerifyProgress& p) {
+    progress.show(p.fraction, fmt::format("{} {}", p.layer, name(p.order)));
+  };
+  return options;
+}
+
+void print(const VerifyRun& run, const std::string& json) {
+  if (json == "-")
+    fmt::print("{}\n", verify_json(run));
+  else
+    fmt::print("{}", verify_table(run));
+  if (!json.empty() && json != "-") atomic_write_text(json, verify_json(run) + "\n");
+  fmt::print("{}\n", verdict(run.report));
+}
+
+void run_verify(const Arguments& arguments) {
+  const auto start = std::chrono::steady_clock::now();
+  const Interrupt interrupt;
+  Progress progress;
+  const VerifyOptions options = options_of(arguments, interrupt, progress);
+  LayerSet set = arguments.shapes.empty()
+                     ? layers_of_checkpoint(arguments.checkpoint)
+                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, *interrupt.flag(), progress);
+  if (!arguments.activations.empty()) load_activations(set, arguments.activations);
+  const VerifyReport report = verify(set.layers, options);
+  progress.clear();
+  if (report.cancelled || interrupt.requested()) {
+    std::fprintf(stderr, "samebits: interrupted: %zu proofs of a layer were finished, nothing is concluded\n", report.results.size());
+    return set_exit_code(kInterrupted);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::string& subject = arguments.shapes.empty() ? arguments.checkpoint : arguments.shapes;
+  print({subject, options, report, set.not_covered, seconds}, arguments.json);
+  if (!report.passed()) set_exit_code(kDifferent);
+}
+
+std::string names_of_shapes() {
+  std::string names;
+  for (const ModelShapes& model : kModelShapes) names += fmt::format("{}{}", names.empty() ? "" : ", ", model.name);
+  return names;
+}
+
+constexpr char kFooter[] = R"(Every row is computed alone (M = 1), then in batches where pool row 0 comes first, in the middle and last; every row of
+every batch is compared bit by bit. A K-split schedule runs through the same comparison and must be caught.
+Batches by default: 1,2,8,16,17,32,64,65, and 128,256,257,1024 on a GPU. The last line of stdout is the verdict,
+"0 of N outputs differ". The digest depends on the weights, the seed and the contract, not on device, batches or threads.
+
+Examples:
+  samebits verify ./Qwen3-1.7B-FP8
+  samebits verify model.safetensors --order hopper-fast --dtype bf16 --device cuda:0 --kernels all
+  samebits verify --shapes llama3-8b --json=report.json)";
+
+}  // namespace
+
+void add_verify(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("verify", "prove that each output row has the same bits in every batch");
+  auto arguments = std::make_shared<Arguments>();
+  auto* checkpoint = command->add_option("checkpoint", arguments->checkpoint,
+                                         "FP8 checkpoint: a .safetensors file or a Hugging Face folder");
+  auto* shapes = command->add_option("--shapes", arguments->shapes,
+                                     "random weights of a known model's shapes: " + names_of_shapes());
+  shapes->excludes(checkpoint);
+  command->add_option("--order", arguments->orders, "an order, repeatable; by default hopper-fast and hopper-promoted")
+      ->allow_extra_args(false)->delimiter(',');
+  command->add_option("--dtype", arguments->dtypes, "output dtype, repeatable; by default bf16 and fp16")
+      ->allow_extra_args(false)->delimiter(',');
+  command->add_option("--device", arguments->device, "auto, cpu or cuda:N")->capture_default_str();
+  command->add_option("--kernels", arguments->kernels, "GPU kernels: the chosen ones, or all that can run")
+      ->check(CLI::IsMember({"chosen", "all"}))->capture_default_str();
+  command->add_option("--batches", arguments->batches, "batch sizes, such as 1,7,300")->allow_extra_args(false)->delimiter(',');
+  command->add_option("--activations", arguments->activations,
+                      "safetensors file with activations [M,K], one tensor for each layer's name or one for all");
+  command->add_option("--seed", arguments->seed, "of the generated activations and weights")->capture_default_str();
+  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command->add_flag("--json{-}", arguments->json,
+                    "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
+  command->footer(kFooter);
+  command->callback([arguments] {
+    if (arguments->checkpoint.empty() && arguments->shapes.empty())
+      throw CLI::RequiredError("a checkpoint or --shapes");
+    run_verify(*arguments);
+  });
+}
+
+}  // namespace samebits::cli
