@@ -1,5 +1,5 @@
-// The proof: every output row of a linear layer has the same bits in every batch. Called by `samebits verify`; a program
-// that owns its weights calls verify() itself.
+// The proof: every output row of a linear layer has the same bits in every batch. Called by `samebits verify`; a
+// program that owns its weights calls verify() itself.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -18,8 +18,8 @@ namespace samebits {
 /// Activations, unless given, are defined by integers alone. mix(z) is splitmix64's output function; key =
 /// mix(seed + XXH3-64(name)); z(row, col) = mix(key + 0x9e3779b97f4a7c15 * (row * K + col + 1)); the element is the sum
 /// of the four 16-bit fields of z, minus 131070, times 2^-15 (about normal, standard deviation 1.15), times 64 in the
-/// columns where mix(key ^ ~col) % 512 == 0, else times 16 where it is 0 modulo 64 (outlier channels). Exact in FP32. The rows
-/// are then quantized by the contract's formulas: per token, or static where the layer has an input scale.
+/// columns where mix(key ^ ~col) % 512 == 0, else times 16 where it is 0 modulo 64 (outlier channels). Exact in FP32.
+/// The rows are then quantized by the contract's formulas: per token, or static where the layer has an input scale.
 struct VerifyLayer {
   std::string name;
   ConstView weight;                     ///< [N,K] e4m3
@@ -47,8 +47,8 @@ struct VerifyOptions {
   std::vector<int64_t> batches;  ///< empty: default_batches(*device)
   bool all_kernels = false;      ///< every row of the tables that can run, not only those that choose() picks
   uint64_t seed = 0;
-  int threads = 0;               ///< CPU threads; 0: all
-  Schedule schedule;             ///< empty: the library's gemm. Only the outputs under proof go through it.
+  int threads = 0;    ///< CPU threads; 0: all
+  Schedule schedule;  ///< empty: the library's gemm. Only the outputs under proof go through it.
   std::function<void(const VerifyProgress&)> progress;  ///< called from the caller's thread
   const std::atomic<bool>* cancel = nullptr;            ///< set it from anywhere, a signal handler too
 };
@@ -58,15 +58,15 @@ std::vector<int64_t> default_batches(const DeviceInfo& device);
 
 /// Where two runs of one output first differ.
 struct FirstDifference {
-  int64_t row;      ///< of the batch
-  int64_t col;      ///< output channel
+  int64_t row;  ///< of the batch
+  int64_t col;  ///< output channel
   Dtype dtype;
-  uint32_t got;     ///< bits in the batch
-  uint32_t want;    ///< bits of the same row alone
-  int64_t ulps;     ///< their distance
-  int64_t pool_row; ///< the activation row
-  int64_t batch;    ///< rows of the batch
-  int64_t position; ///< of pool row 0 in the batch
+  uint32_t got;      ///< bits in the batch
+  uint32_t want;     ///< bits of the same row alone
+  int64_t ulps;      ///< their distance
+  int64_t pool_row;  ///< the activation row
+  int64_t batch;     ///< rows of the batch
+  int64_t position;  ///< of pool row 0 in the batch
   std::string kernel;
   std::string against;  ///< "alone", or what the sample was compared with
 };
@@ -98,9 +98,9 @@ struct VerifyResult {
 struct VerifyReport {
   std::vector<VerifyResult> results;  ///< layers in order of name, orders in the order asked
   std::vector<int64_t> batches;
-  std::vector<Dtype> dtypes;  ///< bf16 before fp16
-  std::string sample_against; ///< "CPU backend" or "scalar reference"
-  Tally compared;             ///< batches and samples of all results
+  std::vector<Dtype> dtypes;   ///< bf16 before fp16
+  std::string sample_against;  ///< "CPU backend" or "scalar reference"
+  Tally compared;              ///< batches and samples of all results
   Tally sample;
   Tally control;
   bool control_caught = false;  ///< every Order saw its control differ
@@ -113,7 +113,8 @@ struct VerifyReport {
 /// Proves `layers`. Every pool row is computed alone (M = 1), then each batch size m computes windows of the pool that
 /// put pool row 0 first, in the middle and last, and every row of every window is compared with its bits alone.
 /// The digest depends on the weights, the seed, the dtypes and the contract: never on batches, device or threads.
-/// Throws Error on layers that no kernel takes, on NaN weights (with their coordinate) and on device faults.
+/// NaN is compared like any other bits; check_values() of samebits/checkpoint.h refuses NaN weights by coordinate.
+/// Throws Error on layers that no kernel takes and on device faults.
 VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& options = {});
 
 }  // namespace samebits

@@ -48,7 +48,8 @@ void compare(const std::string& path, size_t call, const ConstView& got, const C
     }
 }
 
-void audit_call(const std::string& path, size_t index, const RecordedCall& call, const Arguments& arguments, Totals& totals) {
+void audit_call(const std::string& path, size_t index, const RecordedCall& call, const Arguments& arguments,
+                Totals& totals) {
   std::vector<std::byte> bytes(static_cast<size_t>(call.out.rows * call.out.cols) * size_of(call.out.dtype));
   const View out(bytes.data(), call.out.dtype, call.out.rows, call.out.cols);
   const GemmProblem problem = call.problem(out);
@@ -81,7 +82,8 @@ void run_audit(const Arguments& arguments) {
     progress.clear();
     const auto device = recording.metadata().find("device");
     fmt::print("{}: version {}, {} calls recorded on {}, {} outputs differ\n", plain(path), recording.version(),
-               recording.calls().size(), device == recording.metadata().end() ? "an unnamed device" : plain(device->second),
+               recording.calls().size(),
+               device == recording.metadata().end() ? "an unnamed device" : plain(device->second),
                totals.differing - differing);
   }
   fmt::print("{} calls, {} outputs, {} differ\n", totals.calls, totals.outputs, totals.differing);
@@ -93,10 +95,15 @@ void run_audit(const Arguments& arguments) {
 void add_audit(CLI::App& app) {
   CLI::App* command = app.add_subcommand("audit", "replay recorded GPU calls on the CPU and compare every bit");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("recording", arguments->recordings, "recordings, safetensors files of version 1 or 2")->required();
+  command->add_option("recording", arguments->recordings, "recordings, safetensors files of version 1 or 2")
+      ->required();
   command->add_flag("--reference", arguments->reference, "use the scalar reference instead of the CPU backend (slow)");
-  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->footer("The last line of stdout is \"N calls, M outputs, D differ\".\n\nExample:\n  samebits audit tests/golden/h100.safetensors");
+  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->footer(
+      "The last line of stdout is \"N calls, M outputs, D differ\".\n\nExample:\n  samebits audit "
+      "tests/golden/h100.safetensors");
   command->callback([arguments] { run_audit(*arguments); });
 }
 

@@ -39,7 +39,8 @@ const DeviceInfo& select_device(const std::string& text, const std::vector<Order
   const bool cuda = text.starts_with("cuda:");
   const auto [end, failed] = std::from_chars(text.data() + 5 * cuda, text.data() + text.size(), ordinal);
   if (!cuda || failed != std::errc() || end != text.data() + text.size())
-    throw Error(ErrorCode::kBadInput, fmt::format("unknown device '{}'; there are: auto, cpu, cuda:0, cuda:1, ...", text));
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("unknown device '{}'; there are: auto, cpu, cuda:0, cuda:1, ...", text));
   if (gpus.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: {}", text, kNoGpu));
   if (ordinal >= gpus.size())
     throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: this machine has {} CUDA devices", text, gpus.size()));

@@ -1,4 +1,5 @@
-// `samebits info`: devices, Orders and the rows of the tables; with --shape, which row would run and which rule chose it.
+// `samebits info`: devices, Orders and the rows of the tables; with --shape, which row would run and which rule chose
+// it.
 #include <fmt/format.h>
 
 #include <limits>
@@ -37,7 +38,8 @@ std::string reason_of(const Plan& plan, const DeviceInfo& device) {
   if (device.is_cpu()) return "the CPU backend computes every order";
   if (plan.rule < 0) return "the fixed row of a device without a certificate";
   const Rule& rule = cuda::rules()[static_cast<size_t>(plan.rule)];
-  const std::string m = rule.max_m >= std::numeric_limits<int32_t>::max() ? "any m" : fmt::format("m <= {}", rule.max_m);
+  const std::string m =
+      rule.max_m >= std::numeric_limits<int32_t>::max() ? "any m" : fmt::format("m <= {}", rule.max_m);
   return fmt::format("rule {}: {}, n >= {}, k >= {}", plan.rule, m, rule.min_n, rule.min_k);
 }
 
@@ -73,10 +75,12 @@ std::vector<Choice> choices_of(const Arguments& arguments, const std::vector<Dev
     throw Error(ErrorCode::kBadInput, "--shape takes three numbers above 0: m,n,k");
   const auto out = parse_dtype(arguments.out);
   if (!out || size_of(*out) == 1)
-    throw Error(ErrorCode::kBadInput, fmt::format("unknown output dtype '{}'; there are: bf16, fp16, fp32", arguments.out));
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("unknown output dtype '{}'; there are: bf16, fp16, fp32", arguments.out));
   std::vector<Choice> choices;
   for (const DeviceInfo& device : devices)
-    for (Order order : parse_orders(arguments.orders)) choices.push_back(choice_of(device, order, arguments.shape, *out));
+    for (Order order : parse_orders(arguments.orders))
+      choices.push_back(choice_of(device, order, arguments.shape, *out));
   return choices;
 }
 
@@ -85,31 +89,35 @@ std::string_view writes(OutKind out) { return out == OutKind::kFloat ? "fp32" : 
 void print_text(const std::vector<DeviceInfo>& devices, const std::vector<Choice>& choices) {
   Rows rows = {{"device", "arch", "SMs", "shared memory", "memory", "driver", "certified"}};
   for (const DeviceInfo& d : devices)
-    rows.push_back(d.is_cpu() ? std::vector<std::string>{"cpu", "-", "-", "-", "-", "-", "yes"}
-                              : std::vector<std::string>{d.ordinal < 0 ? d.name : fmt::format("cuda:{} {}", d.ordinal, d.name),
-                                                         fmt::format("sm_{}", d.arch), fmt::format("{}", d.sms),
-                                                         fmt::format("{}", d.shared_memory), fmt::format("{} MiB", d.memory >> 20),
-                                                         fmt::format("{}.{}", d.driver / 1000, d.driver % 1000 / 10),
-                                                         d.certified ? "yes" : "no"});
+    rows.push_back(d.is_cpu()
+                       ? std::vector<std::string>{"cpu", "-", "-", "-", "-", "-", "yes"}
+                       : std::vector<std::string>{
+                             d.ordinal < 0 ? d.name : fmt::format("cuda:{} {}", d.ordinal, d.name),
+                             fmt::format("sm_{}", d.arch), fmt::format("{}", d.sms), fmt::format("{}", d.shared_memory),
+                             fmt::format("{} MiB", d.memory >> 20),
+                             fmt::format("{}.{}", d.driver / 1000, d.driver % 1000 / 10), d.certified ? "yes" : "no"});
   fmt::print("{}", columns(rows, {false, false, true, true, true, true, false}));
   if (!choices.empty()) {
     rows = {{"device", "order", "kernel", "why"}};
     for (const Choice& c : choices)
-      rows.push_back({c.device.is_cpu() ? "cpu" : c.device.name, std::string(name(c.order)), c.kernel.empty() ? "none" : c.kernel, c.reason});
+      rows.push_back({c.device.is_cpu() ? "cpu" : c.device.name, std::string(name(c.order)),
+                      c.kernel.empty() ? "none" : c.kernel, c.reason});
     fmt::print("\n{}", columns(rows, {false, false, false, false}));
     return;
   }
   rows = {{"order", "chunk", "align bits", "result bits", "promote every", "origin"}};
   for (const OrderSpec& o : kOrders)
-    rows.push_back({std::string(o.name), fmt::format("{}", o.chunk), fmt::format("{}", o.align_bits), fmt::format("{}", o.result_bits),
-                    o.promote_every ? fmt::format("{}", o.promote_every) : "never", std::string(o.origin)});
+    rows.push_back({std::string(o.name), fmt::format("{}", o.chunk), fmt::format("{}", o.align_bits),
+                    fmt::format("{}", o.result_bits), o.promote_every ? fmt::format("{}", o.promote_every) : "never",
+                    std::string(o.origin)});
   fmt::print("\n{}", columns(rows, {false, true, true, true, true, false}));
   if (cuda::tiles().empty()) return fmt::print("\nno GPU kernels in this build\n");
   rows = {{"kernel", "arch", "tile", "cluster", "schedule", "operands", "order", "out", "shared memory"}};
   for (const Tile& t : cuda::tiles())
     rows.push_back({std::string(t.name), fmt::format("sm_{}", t.arch), fmt::format("{}x{}x{}", t.m, t.n, t.k),
-                    fmt::format("{}x{}", t.cluster_m, t.cluster_n), std::string(t.schedule), t.swapped ? "swapped" : "straight",
-                    std::string(name(t.order)), std::string(writes(t.out)), fmt::format("{}", t.kernel->shared_memory)});
+                    fmt::format("{}x{}", t.cluster_m, t.cluster_n), std::string(t.schedule),
+                    t.swapped ? "swapped" : "straight", std::string(name(t.order)), std::string(writes(t.out)),
+                    fmt::format("{}", t.kernel->shared_memory)});
   fmt::print("\n{}", columns(rows, {false, false, false, false, false, false, false, false, true}));
 }
 
@@ -117,21 +125,40 @@ void print_json(const std::vector<DeviceInfo>& devices, const std::vector<Choice
   Json json = {{"format", "samebits-info"}, {"version", 1}};
   json["devices"] = Json::array();
   for (const DeviceInfo& d : devices)
-    json["devices"].push_back({{"name", d.name}, {"ordinal", d.ordinal}, {"arch", d.arch}, {"sms", d.sms},
-                               {"shared_memory", d.shared_memory}, {"memory", d.memory}, {"driver", d.driver}, {"certified", d.certified}});
+    json["devices"].push_back({{"name", d.name},
+                               {"ordinal", d.ordinal},
+                               {"arch", d.arch},
+                               {"sms", d.sms},
+                               {"shared_memory", d.shared_memory},
+                               {"memory", d.memory},
+                               {"driver", d.driver},
+                               {"certified", d.certified}});
   json["orders"] = Json::array();
   for (const OrderSpec& o : kOrders)
-    json["orders"].push_back({{"name", o.name}, {"chunk", o.chunk}, {"align_bits", o.align_bits}, {"result_bits", o.result_bits},
-                              {"promote_every", o.promote_every}, {"origin", o.origin}});
+    json["orders"].push_back({{"name", o.name},
+                              {"chunk", o.chunk},
+                              {"align_bits", o.align_bits},
+                              {"result_bits", o.result_bits},
+                              {"promote_every", o.promote_every},
+                              {"origin", o.origin}});
   json["kernels"] = Json::array();
   for (const Tile& t : cuda::tiles())
-    json["kernels"].push_back({{"name", t.name}, {"arch", t.arch}, {"tile", {t.m, t.n, t.k}}, {"cluster", {t.cluster_m, t.cluster_n}},
-                               {"schedule", t.schedule}, {"swapped", t.swapped}, {"order", name(t.order)}, {"out", writes(t.out)},
+    json["kernels"].push_back({{"name", t.name},
+                               {"arch", t.arch},
+                               {"tile", {t.m, t.n, t.k}},
+                               {"cluster", {t.cluster_m, t.cluster_n}},
+                               {"schedule", t.schedule},
+                               {"swapped", t.swapped},
+                               {"order", name(t.order)},
+                               {"out", writes(t.out)},
                                {"shared_memory", t.kernel->shared_memory}});
   json["choices"] = Json::array();
   for (const Choice& c : choices)
-    json["choices"].push_back({{"device", c.device.name}, {"ordinal", c.device.ordinal}, {"order", name(c.order)},
-                               {"kernel", c.kernel.empty() ? Json(nullptr) : Json(c.kernel)}, {"reason", c.reason}});
+    json["choices"].push_back({{"device", c.device.name},
+                               {"ordinal", c.device.ordinal},
+                               {"order", name(c.order)},
+                               {"kernel", c.kernel.empty() ? Json(nullptr) : Json(c.kernel)},
+                               {"reason", c.reason}});
   fmt::print("{}\n", json.dump());
 }
 
@@ -141,14 +168,21 @@ void add_info(CLI::App& app) {
   CLI::App* command = app.add_subcommand("info", "devices, orders and kernels; which kernel a shape would run");
   auto arguments = std::make_shared<Arguments>();
   command->add_option("--shape", arguments->shape, "m,n,k: print which kernel would run and which rule chose it")
-      ->allow_extra_args(false)->delimiter(',');
-  command->add_option("--order", arguments->orders, "for --shape: an order, repeatable")->allow_extra_args(false)->delimiter(',');
+      ->allow_extra_args(false)
+      ->delimiter(',');
+  command->add_option("--order", arguments->orders, "for --shape: an order, repeatable")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   command->add_option("--out", arguments->out, "for --shape: output dtype, bf16, fp16 or fp32")->capture_default_str();
-  auto* arch = command->add_option("--arch", arguments->arch, "describe a device instead: compute capability, such as 90")
-                   ->check(CLI::PositiveNumber);
+  auto* arch =
+      command->add_option("--arch", arguments->arch, "describe a device instead: compute capability, such as 90")
+          ->check(CLI::PositiveNumber);
   command->add_option("--sms", arguments->sms, "of the described device")->needs(arch)->capture_default_str();
-  command->add_option("--shared-memory", arguments->shared_memory, "bytes per block of the described device")->needs(arch)->capture_default_str();
-  command->add_flag("--uncertified", arguments->uncertified, "describe a device whose rows are not proven")->needs(arch);
+  command->add_option("--shared-memory", arguments->shared_memory, "bytes per block of the described device")
+      ->needs(arch)
+      ->capture_default_str();
+  command->add_flag("--uncertified", arguments->uncertified, "describe a device whose rows are not proven")
+      ->needs(arch);
   command->add_flag("--json", arguments->json, "print one line of JSON");
   command->callback([arguments] {
     const auto devices = devices_of(*arguments);

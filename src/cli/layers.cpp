@@ -7,13 +7,20 @@
 
 namespace samebits::cli {
 
-LayerSet layers_of_checkpoint(const std::string& path) {
+LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& cancel, Progress& progress) {
   LayerSet set;
   set.checkpoint = Checkpoint::open(path);
   set.not_covered = set.checkpoint->not_covered();
-  for (const Linear& linear : set.checkpoint->linears())
-    set.layers.push_back({linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView()});
-  if (!set.layers.empty()) return set;
+  const std::vector<Linear>& linears = set.checkpoint->linears();
+  for (const Linear& linear : linears) {
+    if (cancel) break;
+    progress.show(static_cast<double>(set.layers.size()) / static_cast<double>(linears.size()),
+                  "reading " + linear.name);
+    check_values(linear);
+    set.layers.push_back(
+        {linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView()});
+  }
+  if (!linears.empty()) return set;
   std::string found = "no FP8 tensor at all; `samebits quantize` makes an FP8 checkpoint of this one";
   if (!set.not_covered.empty())
     found = fmt::format("{} other FP8 tensors, such as {} ({})", set.not_covered.size(), set.not_covered[0].name,
@@ -29,7 +36,8 @@ LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, c
   for (const Shape& shape : model.shapes) {
     if (cancel) return set;
     const std::string layer = fmt::format("{}.{}x{}", model.name, shape.n, shape.k);
-    progress.show(static_cast<double>(set.random.size()) / static_cast<double>(model.shapes.size()), "random weights: " + layer);
+    progress.show(static_cast<double>(set.random.size()) / static_cast<double>(model.shapes.size()),
+                  "random weights: " + layer);
     set.random.push_back(generate_weight(generator_key(seed, layer + ".weight"), shape.n, shape.k, threads));
     const RandomWeight& weight = set.random.back();
     VerifyLayer out;
@@ -48,8 +56,8 @@ void load_activations(LayerSet& set, const std::string& path) {
     const Tensor* tensor = file.find(layer.name);
     if (!tensor && file.tensors().size() == 1) tensor = &file.tensors()[0];
     if (!tensor)
-      throw Error(ErrorCode::kBadInput, fmt::format("{}: no tensor called {} among its {} tensors", path, layer.name,
-                                                    file.tensors().size()));
+      throw Error(ErrorCode::kBadInput,
+                  fmt::format("{}: no tensor called {} among its {} tensors", path, layer.name, file.tensors().size()));
     const bool floating = tensor->is(Dtype::kBf16) || tensor->is(Dtype::kF16) || tensor->is(Dtype::kF32);
     if (!floating || tensor->shape.size() != 2 || tensor->shape[0] == 0 || tensor->shape[1] != layer.weight.cols)
       throw Error(ErrorCode::kBadInput,

@@ -21,15 +21,16 @@ struct LayerSet {
   std::optional<SafetensorsFile> activations;
 };
 
-/// Throws Error(kBadInput) that names what is there instead if no linear layer is found.
-LayerSet layers_of_checkpoint(const std::string& path);
+/// Throws Error(kBadInput) that names what is there instead if no linear layer is found, and on NaN in one, with its
+/// coordinate. Stops early on `cancel`.
+LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& cancel, Progress& progress);
 
 /// Layers "NAME.NxK", weights by generate_weight() with key (seed, layer name + ".weight"). Stops early on `cancel`.
 LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, const std::atomic<bool>& cancel,
                           Progress& progress);
 
-/// Gives every layer its activations from a safetensors file: the tensor [M,K] of the layer's name, else the file's only
-/// tensor. Throws Error(kBadInput) that names a layer left without.
+/// Gives every layer its activations from a safetensors file: the tensor [M,K] of the layer's name, else the file's
+/// only tensor. Throws Error(kBadInput) that names a layer left without.
 void load_activations(LayerSet& set, const std::string& path);
 
 }  // namespace samebits::cli

@@ -58,14 +58,16 @@ void run_verify(const Arguments& arguments) {
   const Interrupt interrupt;
   Progress progress;
   const VerifyOptions options = options_of(arguments, interrupt, progress);
+  const std::atomic<bool>& cancel = *interrupt.flag();
   LayerSet set = arguments.shapes.empty()
-                     ? layers_of_checkpoint(arguments.checkpoint)
-                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, *interrupt.flag(), progress);
+                     ? layers_of_checkpoint(arguments.checkpoint, cancel, progress)
+                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, cancel, progress);
   if (!arguments.activations.empty()) load_activations(set, arguments.activations);
   const VerifyReport report = verify(set.layers, options);
   progress.clear();
   if (report.cancelled || interrupt.requested()) {
-    std::fprintf(stderr, "samebits: interrupted: %zu proofs of a layer were finished, nothing is concluded\n", report.results.size());
+    std::fprintf(stderr, "samebits: interrupted: %zu proofs of a layer were finished, nothing is concluded\n",
+                 report.results.size());
     return set_exit_code(kInterrupted);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -80,7 +82,8 @@ std::string names_of_shapes() {
   return names;
 }
 
-constexpr char kFooter[] = R"(Every row is computed alone (M = 1), then in batches where pool row 0 comes first, in the middle and last; every row of
+constexpr char kFooter[] =
+    R"(Every row is computed alone (M = 1), then in batches where pool row 0 comes first, in the middle and last; every row of
 every batch is compared bit by bit. A K-split schedule runs through the same comparison and must be caught.
 Batches by default: 1,2,8,16,17,32,64,65, and 128,256,257,1024 on a GPU. The last line of stdout is the verdict,
 "0 of N outputs differ". The digest depends on the weights, the seed and the contract, not on device, batches or threads.
@@ -101,19 +104,27 @@ void add_verify(CLI::App& app) {
                                      "random weights of a known model's shapes: " + names_of_shapes());
   shapes->excludes(checkpoint);
   command->add_option("--order", arguments->orders, "an order, repeatable; by default hopper-fast and hopper-promoted")
-      ->allow_extra_args(false)->delimiter(',');
+      ->allow_extra_args(false)
+      ->delimiter(',');
   command->add_option("--dtype", arguments->dtypes, "output dtype, repeatable; by default bf16 and fp16")
-      ->allow_extra_args(false)->delimiter(',');
+      ->allow_extra_args(false)
+      ->delimiter(',');
   command->add_option("--device", arguments->device, "auto, cpu or cuda:N")->capture_default_str();
   command->add_option("--kernels", arguments->kernels, "GPU kernels: the chosen ones, or all that can run")
-      ->check(CLI::IsMember({"chosen", "all"}))->capture_default_str();
-  command->add_option("--batches", arguments->batches, "batch sizes, such as 1,7,300")->allow_extra_args(false)->delimiter(',');
+      ->check(CLI::IsMember({"chosen", "all"}))
+      ->capture_default_str();
+  command->add_option("--batches", arguments->batches, "batch sizes, such as 1,7,300")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   command->add_option("--activations", arguments->activations,
                       "safetensors file with activations [M,K], one tensor for each layer's name or one for all");
   command->add_option("--seed", arguments->seed, "of the generated activations and weights")->capture_default_str();
-  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  command->add_flag("--json{-}", arguments->json,
-                    "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
+  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag(
+      "--json{-}", arguments->json,
+      "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
   command->footer(kFooter);
   command->callback([arguments] {
     if (arguments->checkpoint.empty() && arguments->shapes.empty())

@@ -22,16 +22,25 @@ Json tally(const Tally& t) { return {{"outputs", t.outputs}, {"differing", t.dif
 Json first_difference(const VerifyResult& result) {
   if (!result.first) return nullptr;
   const FirstDifference& d = *result.first;
-  return {{"row", d.row},       {"col", d.col},           {"dtype", name(d.dtype)},   {"got", hex(d.dtype, d.got)},
-          {"want", hex(d.dtype, d.want)}, {"ulps", d.ulps}, {"against", d.against},   {"batch", d.batch},
-          {"position", d.position},       {"pool_row", d.pool_row}, {"kernel", d.kernel}};
+  return {{"row", d.row},
+          {"col", d.col},
+          {"dtype", name(d.dtype)},
+          {"got", hex(d.dtype, d.got)},
+          {"want", hex(d.dtype, d.want)},
+          {"ulps", d.ulps},
+          {"against", d.against},
+          {"batch", d.batch},
+          {"position", d.position},
+          {"pool_row", d.pool_row},
+          {"kernel", d.kernel}};
 }
 
 std::string control_line(const VerifyReport& r) {
-  const std::string counts = fmt::format("a K-split schedule, M = 1, differed in {} of {} outputs", r.control.differing,
-                                         r.control.outputs);
-  return r.control_caught ? fmt::format("control: {}: caught by the same comparison\n", counts)
-                          : fmt::format("control: {}: NOT CAUGHT under every order, so this run proves nothing\n", counts);
+  const std::string counts =
+      fmt::format("a K-split schedule, M = 1, differed in {} of {} outputs", r.control.differing, r.control.outputs);
+  return r.control_caught
+             ? fmt::format("control: {}: caught by the same comparison\n", counts)
+             : fmt::format("control: {}: NOT CAUGHT under every order, so this run proves nothing\n", counts);
 }
 
 /// Names by reason, a few of each spelled out. The JSON has them all.
@@ -42,7 +51,8 @@ std::string not_covered_lines(const std::vector<NotCovered>& not_covered) {
   std::string text;
   for (const auto& [reason, names] : by_reason) {
     const size_t shown = std::min(names.size(), kSpelledOut);
-    text += fmt::format("not covered: {} ({}){}\n", fmt::join(names.begin(), names.begin() + static_cast<long>(shown), ", "), reason,
+    text += fmt::format("not covered: {} ({}){}\n",
+                        fmt::join(names.begin(), names.begin() + static_cast<long>(shown), ", "), reason,
                         shown < names.size() ? fmt::format(" and {} more, named by --json", names.size() - shown) : "");
   }
   return text;
@@ -57,10 +67,11 @@ std::string verdict(const VerifyReport& report) {
 
 std::string explain(const VerifyResult& result) {
   const FirstDifference& d = *result.first;
-  return fmt::format("first difference: {} {} {}: row {}, column {}: {} in a batch of {} (kernel {}, pool row 0 at {}), "
-                     "{} by {} (pool row {}): {} ulps\n",
-                     plain(result.layer), name(result.order), name(d.dtype), d.row, d.col, hex(d.dtype, d.got), d.batch,
-                     d.kernel, d.position, hex(d.dtype, d.want), d.against, d.pool_row, d.ulps);
+  return fmt::format(
+      "first difference: {} {} {}: row {}, column {}: {} in a batch of {} (kernel {}, pool row 0 at {}), "
+      "{} by {} (pool row {}): {} ulps\n",
+      plain(result.layer), name(result.order), name(d.dtype), d.row, d.col, hex(d.dtype, d.got), d.batch, d.kernel,
+      d.position, hex(d.dtype, d.want), d.against, d.pool_row, d.ulps);
 }
 
 std::string verify_table(const VerifyRun& run) {
@@ -96,13 +107,20 @@ std::string verify_json(const VerifyRun& run) {
   json["seed"] = run.options.seed;
   json["layers"] = Json::array();
   for (const VerifyResult& x : r.results)
-    json["layers"].push_back({{"name", x.layer}, {"n", x.n}, {"k", x.k}, {"order", name(x.order)},
+    json["layers"].push_back({{"name", x.layer},
+                              {"n", x.n},
+                              {"k", x.k},
+                              {"order", name(x.order)},
                               {"outputs", x.batches.outputs + x.sample.outputs},
-                              {"differing", x.batches.differing + x.sample.differing}, {"digest", digest(x.digest)},
-                              {"first_difference", first_difference(x)}, {"sample", tally(x.sample)},
-                              {"control", tally(x.control)}, {"kernels", x.kernels}});
+                              {"differing", x.batches.differing + x.sample.differing},
+                              {"digest", digest(x.digest)},
+                              {"first_difference", first_difference(x)},
+                              {"sample", tally(x.sample)},
+                              {"control", tally(x.control)},
+                              {"kernels", x.kernels}});
   json["not_covered"] = Json::array();
-  for (const NotCovered& item : run.not_covered) json["not_covered"].push_back({{"name", item.name}, {"reason", item.reason}});
+  for (const NotCovered& item : run.not_covered)
+    json["not_covered"].push_back({{"name", item.name}, {"reason", item.reason}});
   json["control"] = tally(r.control);
   json["control"]["caught"] = r.control_caught;
   json["sample"] = tally(r.sample);

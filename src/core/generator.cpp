@@ -21,7 +21,9 @@ void parallel_rows(int64_t rows, int threads, const Body& body) {
 
 }  // namespace
 
-uint64_t generator_key(uint64_t seed, std::string_view name) { return mix(seed + XXH3_64bits(name.data(), name.size())); }
+uint64_t generator_key(uint64_t seed, std::string_view name) {
+  return mix(seed + XXH3_64bits(name.data(), name.size()));
+}
 
 std::vector<float> generate_activations(uint64_t key, int64_t rows, int64_t cols, int threads) {
   std::vector<float> gain(static_cast<size_t>(cols));
@@ -50,7 +52,8 @@ RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads) {
     parallel_rows(count, threads, [&](int64_t row) {
       const float size = 0x1p-21f / static_cast<float>(1 << (mix(key ^ ~static_cast<uint64_t>(first + row)) % 3));
       for (int64_t col = 0; col < k; ++col)
-        rows[static_cast<size_t>(row * k + col)] = static_cast<float>(generated_integer(key, first + row, col, k)) * size;
+        rows[static_cast<size_t>(row * k + col)] =
+            static_cast<float>(generated_integer(key, first + row, col, k)) * size;
     });
     quantize_weight(ConstView(rows.data(), Dtype::kF32, count, k), Granularity::kPerChannel,
                     View(weight.codes.data() + first * k, Dtype::kE4m3, count, k), weight.scale.data() + first,

@@ -1,5 +1,5 @@
-// Activations and weights made of integers: the same bits on every machine, no libm. The formula is part of the digest's
-// definition and stands in samebits/verify.h. Called by verify and by `samebits verify --shapes`.
+// Activations and weights made of integers: the same bits on every machine, no libm. The formula is part of the
+// digest's definition and stands in samebits/verify.h. Called by verify and by `samebits verify --shapes`.
 #pragma once
 #include <cstdint>
 #include <string_view>

@@ -40,7 +40,8 @@ class Memory {
   cuda::Buffer device_;
 };
 
-/// Compares row i of `got` with row (first_row + i) % reference.rows of `reference`, bit by bit, on the place. Synchronous.
+/// Compares row i of `got` with row (first_row + i) % reference.rows of `reference`, bit by bit, on the place.
+/// Synchronous.
 class Comparison {
  public:
   explicit Comparison(const Place& place);

@@ -27,15 +27,18 @@ void check_layer(const VerifyLayer& layer) {
   const auto refuse = [&](const std::string& why) { throw Error(ErrorCode::kBadInput, layer.name + ": " + why); };
   if (!w || w.rows <= 0 || w.cols <= 0) refuse(fmt::format("the weight is empty, [{},{}]", w.rows, w.cols));
   if (w.dtype != Dtype::kE4m3 || w.col_stride != 1)
-    refuse(fmt::format("the weight is {} with column stride {}; verify takes e4m3 with stride 1", name(w.dtype), w.col_stride));
+    refuse(fmt::format("the weight is {} with column stride {}; verify takes e4m3 with stride 1", name(w.dtype),
+                       w.col_stride));
   if (layer.weight_scale.size() != 1 && layer.weight_scale.size() != static_cast<size_t>(w.rows))
     refuse(fmt::format("{} weight scales for {} channels", layer.weight_scale.size(), w.rows));
-  if (layer.input_scale.size() > 1) refuse(fmt::format("{} input scales; there is one or none", layer.input_scale.size()));
+  if (layer.input_scale.size() > 1)
+    refuse(fmt::format("{} input scales; there is one or none", layer.input_scale.size()));
   if (!layer.input_scale.empty() && layer.input_scale[0] == 0) refuse("the input scale is 0");
   check_scales(layer, layer.weight_scale, "weight scale");
   check_scales(layer, layer.input_scale, "input scale");
   if (layer.bias && (layer.bias.rows != 1 || layer.bias.cols != w.rows || size_of(layer.bias.dtype) == 1))
-    refuse(fmt::format("the bias is [{},{}] {} for {} channels", layer.bias.rows, layer.bias.cols, name(layer.bias.dtype), w.rows));
+    refuse(fmt::format("the bias is [{},{}] {} for {} channels", layer.bias.rows, layer.bias.cols,
+                       name(layer.bias.dtype), w.rows));
   const ConstView& x = layer.activations;
   if (x && (x.rows <= 0 || x.cols != w.cols || size_of(x.dtype) == 1))
     refuse(fmt::format("the activations are [{},{}] {}; K is {}", x.rows, x.cols, name(x.dtype), w.cols));
@@ -51,7 +54,8 @@ std::vector<Dtype> sorted_dtypes(const std::vector<Dtype>& asked) {
   std::vector<Dtype> dtypes;
   for (Dtype dtype : asked)
     if (dtype != Dtype::kBf16 && dtype != Dtype::kF16)
-      throw Error(ErrorCode::kBadInput, fmt::format("outputs in {} cannot be verified; there are: bf16, fp16", name(dtype)));
+      throw Error(ErrorCode::kBadInput,
+                  fmt::format("outputs in {} cannot be verified; there are: bf16, fp16", name(dtype)));
   for (Dtype dtype : {Dtype::kBf16, Dtype::kF16})
     if (std::find(asked.begin(), asked.end(), dtype) != asked.end()) dtypes.push_back(dtype);
   return dtypes;
@@ -67,7 +71,8 @@ std::vector<Order> unique_orders(const std::vector<Order>& asked) {
 void check_batches(const std::vector<int64_t>& batches) {
   constexpr int64_t kMost = 1 << 16;
   for (int64_t m : batches)
-    if (m < 1 || m > kMost) throw Error(ErrorCode::kBadInput, fmt::format("a batch of {} rows; 1 to {} can be verified", m, kMost));
+    if (m < 1 || m > kMost)
+      throw Error(ErrorCode::kBadInput, fmt::format("a batch of {} rows; 1 to {} can be verified", m, kMost));
 }
 
 void total(VerifyReport& report, const std::vector<Order>& orders) {
@@ -109,7 +114,8 @@ VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& op
   report.batches = options.batches.empty() ? default_batches(*options.device) : options.batches;
   check_batches(report.batches);
   report.dtypes = sorted_dtypes(options.dtypes);
-  if (orders.empty() || report.dtypes.empty()) throw Error(ErrorCode::kBadInput, "verify needs an order and an output dtype");
+  if (orders.empty() || report.dtypes.empty())
+    throw Error(ErrorCode::kBadInput, "verify needs an order and an output dtype");
   report.sample_against = options.device->is_cpu() ? "scalar reference" : "CPU backend";
 
   const Place place(*options.device);

@@ -12,8 +12,8 @@ namespace {
 // Outputs of one layer, Order and dtype that the scalar reference evaluates on a CPU-only machine.
 constexpr int64_t kReferenceOutputs = 64;
 
-/// Where the control cuts K: the half, on whole chunks, and inside a promoted chain, for FP32 adds of whole partial sums
-/// are often exact and a cut between them may change nothing. 0: K is too short to cut.
+/// Where the control cuts K: the half, on whole chunks, and inside a promoted chain, for FP32 adds of whole partial
+/// sums are often exact and a cut between them may change nothing. 0: K is too short to cut.
 int64_t control_split(const OrderSpec& order, int64_t k) {
   if (k < 32) return 0;
   if (k < 64) return 16;
@@ -71,7 +71,16 @@ void LayerProof::compare_sample(Order order, Dtype dtype, const std::vector<std:
     ++result.sample.differing;
     if (result.first) continue;
     const std::string_view kernel = choose(place_.device(), order, 1, n_padded_, k_padded_, dtype).kernel;
-    result.first = FirstDifference{0,      i % n_, dtype, got, want, ulps(dtype, got, want), i / n_, 1, 0, std::string(kernel),
+    result.first = FirstDifference{0,
+                                   i % n_,
+                                   dtype,
+                                   got,
+                                   want,
+                                   ulps(dtype, got, want),
+                                   i / n_,
+                                   1,
+                                   0,
+                                   std::string(kernel),
                                    place_.is_cpu() ? "the scalar reference" : "the CPU backend"};
   }
 }
@@ -112,7 +121,8 @@ void LayerProof::compare_control(Dtype dtype, const std::vector<float>& accumula
     for (int64_t col = 0; col < n_; ++col) {
       const float bias = p.bias ? load(p.bias.dtype, p.bias.at(0, col)) : 0.0f;
       const float acc = accumulators[static_cast<size_t>(row * n_padded_ + col)];
-      const float value = reference_epilogue(acc, p.scale_a.of_row(row), p.scale_b.of_row(col), p.bias ? &bias : nullptr);
+      const float value =
+          reference_epilogue(acc, p.scale_a.of_row(row), p.scale_b.of_row(col), p.bias ? &bias : nullptr);
       store(dtype, out.at(row, col), value);
     }
   out_.upload(host.data(), host.size());

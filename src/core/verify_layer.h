@@ -1,4 +1,5 @@
-// One layer on the device under proof: its operands, the pool of activation rows and what is compared. Called by verify().
+// One layer on the device under proof: its operands, the pool of activation rows and what is compared. Called by
+// verify().
 #pragma once
 #include <functional>
 #include <string>
@@ -30,7 +31,7 @@ std::vector<int64_t> positions(int64_t m);
 
 class LayerProof {
  public:
-  /// Uploads the layer. Throws Error on a NaN weight, with its coordinate.
+  /// Uploads the layer and makes its pool.
   LayerProof(const VerifyLayer& layer, const ProofSetup& setup);
   VerifyResult prove(Order order);
 
@@ -57,15 +58,15 @@ class LayerProof {
   const VerifyLayer& layer_;
   const ProofSetup& setup_;
   const Place& place_;
-  int64_t n_, k_;              // of the layer
-  int64_t n_padded_, k_padded_;  // as a GPU kernel takes them
-  std::vector<uint8_t> pool_;     // [pool_rows, k_padded] e4m3
-  std::vector<float> pool_scale_; // pool_rows values, or 1 when static
+  int64_t n_, k_;                    // of the layer
+  int64_t n_padded_, k_padded_;      // as a GPU kernel takes them
+  std::vector<uint8_t> pool_;        // [pool_rows, k_padded] e4m3
+  std::vector<float> pool_scale_;    // pool_rows values, or 1 when static
   std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
-  Memory a_, scale_a_;         // the pool twice, so that every rotation is one window
+  Memory a_, scale_a_;               // the pool twice, so that every rotation is one window
   Memory weight_, scale_b_, bias_;
   ConstView b_;
-  Memory out_, alone_;         // [pool_rows, n_padded]
+  Memory out_, alone_;  // [pool_rows, n_padded]
   Memory workspace_;
   Comparison compare_;
   int64_t rows_done_ = 0, rows_total_ = 1;

@@ -18,21 +18,17 @@ int64_t padded(const Place& place, int64_t extent) {
   return place.is_cpu() ? extent : (extent + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-void refuse_nan(const VerifyLayer& layer) {
-  for (int64_t row = 0; row < layer.weight.rows; ++row) {
-    const auto* codes = static_cast<const uint8_t*>(layer.weight.at(row, 0));
-    const auto* nan = std::find_if(codes, codes + layer.weight.cols, [](uint8_t c) { return (c & 0x7f) == 0x7f; });
-    if (nan != codes + layer.weight.cols)
-      throw Error(ErrorCode::kBadInput, fmt::format("{}: the weight is NaN at [{},{}]", layer.name, row, nan - codes));
-  }
-}
-
 }  // namespace
 
 LayerProof::LayerProof(const VerifyLayer& layer, const ProofSetup& setup)
-    : layer_(layer), setup_(setup), place_(setup.place), n_(layer.weight.rows), k_(layer.weight.cols),
-      n_padded_(padded(place_, n_)), k_padded_(padded(place_, k_)), compare_(place_) {
-  refuse_nan(layer);
+    : layer_(layer),
+      setup_(setup),
+      place_(setup.place),
+      n_(layer.weight.rows),
+      k_(layer.weight.cols),
+      n_padded_(padded(place_, n_)),
+      k_padded_(padded(place_, k_)),
+      compare_(place_) {
   make_pool();
   upload_weight();
   upload_scales();
