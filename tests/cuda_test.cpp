@@ -1,0 +1,186 @@
+// What only a GPU can get wrong: graphs, streams, threads, padded pointers, and quantizers against the CPU's.
+#include <thread>
+
+#include "cuda/timing.h"
+#include "place.h"
+#include "samebits/quantize.h"
+
+namespace samebits::testing {
+namespace {
+
+class CudaTest : public ::testing::TestWithParam<const DeviceInfo*> {
+ protected:
+  void SetUp() override { cuda::set_device(device().ordinal); }
+  const DeviceInfo& device() const { return *GetParam(); }
+};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaTest);
+
+// A captured graph replays the same bits, and reads its inputs anew at each replay.
+TEST_P(CudaTest, GraphCaptureHasTheBitsOfEagerCalls) {
+  Random random{1};
+  for (int64_t m : {1, 33, 513}) {
+    const HostProblem p = random_problem(random, Order::kHopperFast, Data::kNormal, m, 1024, 512, Dtype::kF16, true);
+    const Matrix eager = run(device(), p);
+    OnDevice captured(device(), p);
+    cuda::Stream stream;
+    const Launch launch{.device = &device(), .stream = stream.get()};
+    cuda::Replay graph(
+        3, [&](int) { gemm(captured.problem(), launch); }, stream.get());
+    for (int i = 0; i < 3; ++i) graph.microseconds();
+    EXPECT_TRUE(same_bits(captured.result().view(), eager.view())) << "m=" << m;
+  }
+}
+
+// Several threads, each with its own streams, all Orders and sizes mixed: every output compared.
+TEST_P(CudaTest, ThreadsAndStreamsDoNotDisturbEachOther) {
+  constexpr int kThreads = 4, kRounds = 40;
+  std::vector<std::string> failures(kThreads);
+  const auto work = [&](int t) {
+    cuda::set_device(device().ordinal);
+    Random random{static_cast<uint64_t>(100 + t)};
+    cuda::Stream streams[2];
+    for (int round = 0; round < kRounds; ++round) {
+      const Order order = random.below(2) ? Order::kHopperFast : Order::kHopperPromoted;
+      const HostProblem p = random_problem(random, order, Data::kNormal, 1 + random.below(200),
+                                           16 * (1 + random.below(40)), 16 * (1 + random.below(40)));
+      Matrix want(p.out, p.a.rows, p.b.rows);
+      gemm(p.on_host(want), {.threads = 1});
+      OnDevice first(device(), p), second(device(), p);
+      gemm(first.problem(), {.device = &device(), .stream = streams[0].get()});
+      gemm(second.problem(), {.device = &device(), .stream = streams[1].get()});
+      streams[0].synchronize();
+      streams[1].synchronize();
+      for (OnDevice* result : {&first, &second})
+        if (const auto same = same_bits(result->result().view(), want.view()); !same)
+          failures[static_cast<size_t>(t)] = same.message();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) threads.emplace_back(work, t);
+  for (std::thread& thread : threads) thread.join();
+  for (const std::string& failure : failures) EXPECT_EQ(failure, "");
+}
+
+// Rows compared where they are: the rotation by first_row, the count and the first difference.
+TEST_P(CudaTest, CompareRowsFindsWhatDiffers) {
+  Matrix reference(Dtype::kBf16, 5, 48), got(Dtype::kBf16, 7, 48);
+  for (int64_t r = 0; r < 5; ++r)
+    for (int64_t c = 0; c < 48; ++c) reference.as<uint16_t>()[r * 48 + c] = static_cast<uint16_t>(100 * r + c);
+  for (int64_t r = 0; r < 7; ++r) std::memcpy(got.view().at(r, 0), reference.view().at((r + 3) % 5, 0), 96);
+  got.as<uint16_t>()[4 * 48 + 17] ^= 1;
+  got.as<uint16_t>()[6 * 48 + 2] ^= 0x8000;
+  cuda::Buffer g(got.bytes.size()), w(reference.bytes.size()), d(sizeof(cuda::Difference));
+  g.upload(got.bytes.data(), got.bytes.size());
+  w.upload(reference.bytes.data(), reference.bytes.size());
+  cuda::Difference difference{0, UINT64_MAX};
+  d.upload(&difference, sizeof difference);
+  cuda::compare_rows(ConstView(g.data(), Dtype::kBf16, 7, 48), ConstView(w.data(), Dtype::kBf16, 5, 48), 3,
+                     static_cast<cuda::Difference*>(d.data()), nullptr);
+  d.download(&difference, sizeof difference);
+  EXPECT_EQ(difference.count, 2u);
+  EXPECT_EQ(difference.first, 4u * 48 + 17);
+}
+
+// ---- quantizers: the GPU's bits are the CPU's
+// ------------------------------------------------------------------------
+
+// Random bit patterns of the dtype (NaN, infinity and subnormals among them) or plain numbers.
+Matrix float_matrix(Random& random, Dtype dtype, int64_t rows, int64_t cols, int64_t stride, bool all_patterns) {
+  Matrix m(dtype, rows, cols, stride);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) {
+      const float value = static_cast<float>((random.uniform() - 0.5) * (random.below(50) ? 4 : 300));
+      const uint32_t bits = static_cast<uint32_t>(random.next());
+      void* p = m.view().at(r, c);
+      if (all_patterns)
+        std::memcpy(p, &bits, size_of(dtype));
+      else
+        store(dtype, p, value);
+    }
+  return m;
+}
+
+struct Device {
+  const DeviceInfo* info;
+  cuda::Buffer x, q, scale, bound;
+  Device(const DeviceInfo& info, const Matrix& in, const Matrix& out, int64_t scales, const float* upper_bound)
+      : info(&info),
+        x(in.bytes.size()),
+        q(out.bytes.size()),
+        scale(sizeof(float) * static_cast<size_t>(scales)),
+        bound(4) {
+    x.upload(in.bytes.data(), in.bytes.size());
+    q.upload(out.bytes.data(), out.bytes.size());
+    if (upper_bound) bound.upload(upper_bound, 4);
+  }
+  float* scales() { return static_cast<float*>(scale.data()); }
+};
+
+View at(const cuda::Buffer& buffer, const Matrix& like) {
+  return View(buffer.data(), like.dtype, like.rows, like.cols, like.row_stride);
+}
+
+TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
+  Random random{7};
+  const float bound = 1.5f;
+  for (Dtype dtype : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
+    for (bool all_patterns : {false, true})
+      for (int64_t cols : {1, 17, 1024, 5137})
+        for (const float* upper_bound : {static_cast<const float*>(nullptr), &bound}) {
+          const int64_t rows = 9;
+          const Matrix x = float_matrix(random, dtype, rows, cols, cols + 5, all_patterns);
+          Matrix want(Dtype::kE4m3, rows, (cols + 15) / 16 * 16), got = want;
+          std::vector<float> want_scale(static_cast<size_t>(rows)), got_scale(static_cast<size_t>(rows));
+          const Launch launch{.device = &device()};
+          const auto check = [&](Device& d, const char* what) {
+            d.q.download(got.bytes.data(), got.bytes.size());
+            d.scale.download(got_scale.data(), d.scale.size());
+            EXPECT_TRUE(same_bits(got.view(), want.view())) << what << " " << name(dtype) << " cols=" << cols;
+            EXPECT_EQ(std::memcmp(got_scale.data(), want_scale.data(), d.scale.size()), 0) << what;
+          };
+          quantize_per_token(x.view(), want.view(), want_scale.data(), upper_bound);
+          Device token(device(), x, got, rows, upper_bound);
+          quantize_per_token(at(token.x, x), at(token.q, got), token.scales(),
+                             upper_bound ? static_cast<float*>(token.bound.data()) : nullptr, launch);
+          check(token, "per token");
+
+          want_scale.assign(1, 0.0371f);
+          quantize_static(x.view(), want_scale.data(), want.view());
+          Device fixed(device(), x, got, 1, nullptr);
+          fixed.scale.upload(want_scale.data(), 4);
+          quantize_static(at(fixed.x, x), fixed.scales(), at(fixed.q, got), launch);
+          got_scale.resize(1);
+          check(fixed, "static");
+        }
+}
+
+TEST_P(CudaTest, WeightQuantizersAndDequantizeHaveTheBitsOfTheCpu) {
+  Random random{8};
+  for (Dtype dtype : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
+    for (Granularity granularity : {Granularity::kPerTensor, Granularity::kPerChannel}) {
+      const int64_t rows = 65, cols = 333, scales = granularity == Granularity::kPerTensor ? 1 : rows;
+      const Matrix w = float_matrix(random, dtype, rows, cols, cols, false);
+      Matrix want(Dtype::kE4m3, rows, cols), got = want;
+      std::vector<float> want_scale(static_cast<size_t>(scales)), got_scale(static_cast<size_t>(scales));
+      quantize_weight(w.view(), granularity, want.view(), want_scale.data(), "w");
+      Device d(device(), w, got, scales, nullptr);
+      const Launch launch{.device = &device()};
+      quantize_weight(at(d.x, w), granularity, at(d.q, got), d.scales(), "w", launch);
+      d.q.download(got.bytes.data(), got.bytes.size());
+      d.scale.download(got_scale.data(), d.scale.size());
+      EXPECT_TRUE(same_bits(got.view(), want.view()));
+      EXPECT_EQ(want_scale, got_scale);
+
+      Matrix want_wide(dtype, rows, cols), got_wide = want_wide;
+      dequantize(want.view(), HostProblem::scales(want_scale.data(), want_scale.size()), want_wide.view());
+      cuda::Buffer out(got_wide.bytes.size());
+      dequantize(at(d.q, got), HostProblem::scales(d.scales(), want_scale.size()), at(out, got_wide), launch);
+      out.download(got_wide.bytes.data(), out.size());
+      EXPECT_TRUE(same_bits(got_wide.view(), want_wide.view()));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(On, CudaTest, ::testing::ValuesIn(gpus()), place_name);
+
+}  // namespace
+}  // namespace samebits::testing
