@@ -15,6 +15,7 @@ constexpr char kExamples[] = R"(Examples:
   samebits verify --shapes qwen3-1.7b          the same on random weights of a known model's shapes
   samebits audit recording.safetensors         recorded GPU outputs against the CPU backend
   samebits info --shape 64,4096,2048           which kernel would run, and which rule chose it
+  samebits bench --shapes llama3-8b            every kernel beside the fixed tile and cuBLASLt
 
 Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such device, parse errors),
 3 device fault, 130 interrupted.)";
@@ -29,6 +30,7 @@ int run(int argc, char** argv) {
   add_verify(app);
   add_audit(app);
   add_info(app);
+  add_bench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version
