@@ -1,0 +1,16 @@
+// The CPU half of include/samebits/quantize.h, where the formulas are. Called by src/core/quantize.cpp, which has
+// checked shapes and dtypes. Any strides; `threads` as in cpu/gemm.h (0: all of the machine), never a source of bits.
+#pragma once
+#include <string_view>
+
+#include "samebits/quantize.h"
+
+namespace samebits::cpu {
+
+void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, int threads);
+void quantize_static(ConstView x, const float* scale, View q, int threads);
+/// Throws Error(kBadInput) that names `what` and the first coordinate, row by row, of a NaN or an infinity.
+void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what, int threads);
+void dequantize(ConstView q, const Scales& scale, View out, int threads);
+
+}  // namespace samebits::cpu
