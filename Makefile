@@ -8,9 +8,10 @@ JOBS ?= $(shell nproc)
 NVCC := $(firstword $(shell command -v nvcc) $(wildcard $(CUDA_HOME)/bin/nvcc /usr/local/cuda/bin/nvcc))
 TEST_ARCHS ?= $(if $(NVCC),all,none)
 STAMPS := .stamps
+FUZZ_SECONDS ?= 60
 FORMATTED := $(shell find include src tests bench fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: help demo test bench format lint tidy setup clean
+.PHONY: help demo test bench format lint tidy fuzz setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,14 @@ lint: $(STAMPS)/apt-format ## check levels and format
 tidy: $(STAMPS)/apt-tidy $(STAMPS)/apt-tests ## clang-tidy over the host code (minutes)
 	cmake -S . -B build/tidy -G Ninja -DSAMEBITS_ARCHS=none
 	find src tests -name '*.cpp' ! -path 'src/cuda/*' ! -path 'tests/install/*' -print0 | xargs -0 -n 1 -P $(JOBS) clang-tidy-14 -p build/tidy --quiet
+
+fuzz: $(STAMPS)/apt-build $(STAMPS)/apt-fuzz ## fuzz the two file parsers for FUZZ_SECONDS each (60)
+	cmake --preset fuzz -DCMAKE_CXX_COMPILER=clang++-14
+	cmake --build build/fuzz -j $(JOBS)
+	for parser in safetensors recording; do \
+	  mkdir -p out/fuzz/$$parser; \
+	  build/fuzz/fuzz/$${parser}_fuzz -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/safetensors.dict out/fuzz/$$parser fuzz/corpus/$$parser; \
+	done
 
 clean: ## remove what was built and written (.venv stays)
 	rm -rf build out $(STAMPS)

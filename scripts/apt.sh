@@ -8,6 +8,7 @@ build=(g++ cmake ninja-build python3-venv ccache
 tests=(libgtest-dev libbenchmark-dev)
 format=(clang-format-14)
 tidy=(clang-tidy-14)
+fuzz=(clang-14 libclang-rt-14-dev)
 
 wanted=()
 for group in "$@"; do

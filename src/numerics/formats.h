@@ -112,7 +112,9 @@ inline void store(Dtype dtype, void* p, float value) {
 /// Distance of two codes of one dtype in units of the last place, across zero.
 constexpr int64_t ulps(Dtype dtype, uint32_t x, uint32_t y) {
   const uint32_t sign = 1u << (8 * size_of(dtype) - 1);
-  const auto place = [&](uint32_t c) { return c & sign ? -static_cast<int64_t>(c & (sign - 1)) : static_cast<int64_t>(c); };
+  const auto place = [&](uint32_t c) {
+    return c & sign ? -static_cast<int64_t>(c & (sign - 1)) : static_cast<int64_t>(c);
+  };
   const int64_t distance = place(x) - place(y);
   return distance < 0 ? -distance : distance;
 }
