@@ -1,7 +1,5 @@
 // `samebits bench` on the CPU: its lines are JSON with the promised keys, and bad requests are refused before it
 // starts.
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -13,11 +11,13 @@ namespace {
 using Json = nlohmann::json;
 
 TEST(BenchTest, WritesOneJsonObjectALine) {
-  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "bench_test.jsonl";
-  const Ran ran =
-      run_cli("bench --device cpu --shape 3,48,80 --order hopper-fast,ada-promoted --rounds 1 --json --out '" +
-              path.string() + "' 2>/dev/null");
-  ASSERT_EQ(ran.exit_code, 0);
+  const TempFolder folder;
+  const std::string path = (folder / "bench.jsonl").string();
+  std::vector<std::string> arguments =
+      words("bench --device cpu --shape 3,48,80 --order hopper-fast,ada-promoted --rounds 1 --json --out");
+  arguments.push_back(path);
+  const CliRun ran = run_cli(arguments);
+  ASSERT_EQ(ran.code, 0) << ran.err;
   std::istringstream lines(ran.out);
   std::string line;
   int count = 0;
@@ -34,17 +34,14 @@ TEST(BenchTest, WritesOneJsonObjectALine) {
     for (const char* key : {"driver", "date", "shape", "gbps", "tflops"}) EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(count, 4);
-  std::ostringstream file;
-  file << std::ifstream(path).rdbuf();
-  EXPECT_EQ(file.str(), ran.out);
-  std::filesystem::remove(path);
+  EXPECT_EQ(read_file(path), ran.out);
 }
 
 TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   const auto refused = [](const std::string& arguments, const std::string& reason) {
-    const Ran ran = run_cli("bench --device cpu " + arguments + " 2>&1");
-    EXPECT_EQ(ran.exit_code, 2) << arguments;
-    EXPECT_NE(ran.out.find(reason), std::string::npos) << ran.out;
+    const CliRun ran = run_cli(words("bench --device cpu " + arguments));
+    EXPECT_EQ(ran.code, 2) << arguments;
+    EXPECT_NE(ran.err.find(reason), std::string::npos) << ran.err;
   };
   refused("--shape 64,5760", "--shape 64,5760");
   refused("--shape 0,16,16", "--shape 0,16,16");

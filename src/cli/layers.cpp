@@ -21,11 +21,11 @@ LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& 
         {linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView()});
   }
   if (!linears.empty()) return set;
-  std::string found = "no FP8 tensor at all; `samebits quantize` makes an FP8 checkpoint of this one";
+  std::string found = "nothing in it is FP8 (`samebits quantize` makes an FP8 checkpoint of a larger format)";
   if (!set.not_covered.empty())
-    found = fmt::format("{} other FP8 tensors, such as {} ({})", set.not_covered.size(), set.not_covered[0].name,
+    found = fmt::format("{} FP8 tensors are not covered, first {}: {}", set.not_covered.size(), set.not_covered[0].name,
                         set.not_covered[0].reason);
-  throw Error(ErrorCode::kBadInput, fmt::format("{}: no FP8 linear layer found; there is {}", path, found));
+  throw Error(ErrorCode::kBadInput, fmt::format("{}: no FP8 linear layer found: {}", path, found));
 }
 
 LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, const std::atomic<bool>& cancel,

@@ -47,8 +47,8 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "samebits: %s\n", e.what());
     return kBadRequest;
   }
-  if (std::fflush(stdout) != 0) {
-    std::perror("samebits: stdout");
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
+    std::fprintf(stderr, "samebits: stdout could not be written\n");
     return kBadRequest;
   }
   return exit_code;

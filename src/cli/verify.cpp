@@ -49,8 +49,9 @@ void print(const VerifyRun& run, const std::string& json) {
     fmt::print("{}\n", verify_json(run));
   else
     fmt::print("{}", verify_table(run));
-  if (!json.empty() && json != "-") atomic_write_text(json, verify_json(run) + "\n");
   fmt::print("{}\n", verdict(run.report));
+  std::fflush(stdout);  // before a file that cannot be written loses what is known
+  if (!json.empty() && json != "-") atomic_write_text(json, verify_json(run) + "\n");
 }
 
 void run_verify(const Arguments& arguments) {
