@@ -62,7 +62,7 @@ void check_values(const Linear& linear);
 struct QuantizeOptions {
   Granularity weights = Granularity::kPerChannel;
   CheckpointFormat format = CheckpointFormat::kCompressedTensors;  ///< or kVllmFp8, which has one scale per tensor
-  std::vector<std::string> ignore;                                 ///< globs (* and ?) over layer names: "*.layers.0.*"
+  std::vector<std::string> ignore = {};                            ///< globs (* and ?) over layer names: "*.layers.0.*"
   bool linears_only = false;                 ///< leave out every tensor that is not of a quantized layer
   const DeviceInfo* device = &cpu_device();  ///< where the weights are quantized; the bits are the same everywhere
 };

@@ -29,12 +29,6 @@ fs::path temporary_name(const fs::path& path) {
   return folder / fmt::format(".{}.{}.{}.tmp", path.filename().string(), getpid(), counter++);
 }
 
-// "out/" and "out" name the same thing; only the second has a filename.
-fs::path without_trailing_slash(fs::path path) {
-  path = path.lexically_normal();
-  return path.has_filename() ? path : path.parent_path();
-}
-
 void sync_folder(const fs::path& folder) {
   const int fd = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail(folder, "open");
@@ -45,6 +39,11 @@ void sync_folder(const fs::path& folder) {
 }
 
 }  // namespace
+
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
 
 MappedFile::MappedFile(const fs::path& path) {
   // O_NONBLOCK: a FIFO of that name must not hang the process before S_ISREG refuses it.
@@ -143,7 +142,7 @@ void AtomicFolder::commit() {
                                                       "give it a new folder",
                                                       path_.string(), entry.path().filename().string()));
     if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0)
-      fail(path_, "exchange with the new folder");
+      fail(path_, "exchange with the new folder (remove the old one first)");
     // The old folder now has the temporary name, which the destructor removes.
   } else {
     if (rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_, "rename");

@@ -63,6 +63,19 @@ class AtomicFolder {
   std::filesystem::path path_, temporary_;
 };
 
+/// "out/" and "out" name the same thing, but only the second has a filename.
+std::filesystem::path without_trailing_slash(const std::filesystem::path& path);
+
+/// Runs `call` with std::filesystem's exceptions turned into Error(kIo).
+template <class Call>
+decltype(auto) with_io_errors(Call&& call) {
+  try {
+    return call();
+  } catch (const std::filesystem::filesystem_error& e) {
+    throw Error(ErrorCode::kIo, e.what());
+  }
+}
+
 /// The text of a file of at most `limit` bytes. Throws Error(kIo or kBadInput).
 std::string read_text(const std::filesystem::path& path, uint64_t limit);
 

@@ -12,13 +12,13 @@ namespace samebits {
 
 Json parse_json(std::string_view text, std::string_view what, int max_depth) {
   std::vector<std::unordered_set<std::string>> names;  // of the objects that are open
-  const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    using enum Json::parse_event_t;
-    if ((event == object_start || event == array_start) && depth >= max_depth)
+  const auto check = [&](int depth, nlohmann::json::parse_event_t event, Json& parsed) {
+    using Event = Json::parse_event_t;
+    if ((event == Event::object_start || event == Event::array_start) && depth >= max_depth)
       throw Error(ErrorCode::kBadInput, fmt::format("{}: JSON nested more than {} levels deep", what, max_depth));
-    if (event == object_start) names.emplace_back();
-    if (event == object_end) names.pop_back();
-    if (event == key && !names.back().insert(parsed.get_ref<const std::string&>()).second)
+    if (event == Event::object_start) names.emplace_back();
+    if (event == Event::object_end) names.pop_back();
+    if (event == Event::key && !names.back().insert(parsed.get_ref<const std::string&>()).second)
       throw Error(ErrorCode::kBadInput,
                   fmt::format("{}: the name {} appears twice", what, printable(parsed.get_ref<const std::string&>())));
     return true;

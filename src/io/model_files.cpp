@@ -46,7 +46,7 @@ ModelFiles ModelFiles::open(const fs::path& path) {
   std::error_code ignored;
   model.folder_ = fs::is_directory(path, ignored);
   if (model.folder_)
-    model.open_folder();
+    with_io_errors([&] { model.open_folder(); });
   else if (is_slice(path.filename().string()))
     model.slices_.push_back(path.filename().string());
   else

@@ -1,0 +1,176 @@
+// A floating-point model in, an FP8 model out. Called by `samebits quantize`.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "cuda/cuda.h"
+#include "io/layer_names.h"
+#include "io/quantize_config.h"
+#include "numerics/formats.h"
+#include "samebits/checkpoint.h"
+
+namespace samebits {
+namespace fs = std::filesystem;
+namespace {
+
+// Larger files of a model folder are weights in some other format.
+constexpr uint64_t kMaxCopied = 256 << 20;
+
+void check_options(const QuantizeOptions& options) {
+  if (options.format != CheckpointFormat::kCompressedTensors && options.format != CheckpointFormat::kVllmFp8)
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("the format {} is not written; compressed-tensors and vllm-fp8 are", name(options.format)));
+  if (options.format == CheckpointFormat::kVllmFp8 && options.weights == Granularity::kPerChannel)
+    throw Error(ErrorCode::kBadInput,
+                "vllm-fp8 stores one scale per tensor; per-channel scales need compressed-tensors");
+}
+
+// The result may not replace or grow inside of what it is made from.
+void check_places(const fs::path& in, const fs::path& out) {
+  const auto inside = [](const fs::path& inner, const fs::path& outer) {
+    return std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
+  };
+  const auto plain = [](const fs::path& path) { return without_trailing_slash(fs::weakly_canonical(path)); };
+  if (inside(plain(in), plain(out)) || inside(plain(out), plain(in)))
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{} and {}: the output must be a folder outside of the input", in.string(), out.string()));
+}
+
+struct Quantized {
+  std::vector<std::byte> weight;  // [N,K] e4m3
+  std::vector<float> scale;       // [1] or [N]
+};
+
+Quantized quantize_on_gpu(const ConstView& w, Granularity granularity, std::string_view what, const DeviceInfo& device,
+                          Quantized result) {
+  if (const std::optional<Coordinate> at = find_non_finite(w))
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{}[{},{}] is {}", what, at->row, at->col, load(w.dtype, w.at(at->row, at->col))));
+  cuda::set_device(device.ordinal);
+  const size_t bytes = result.weight.size() * size_of(w.dtype);
+  cuda::Buffer source(bytes), q(result.weight.size()), scale(result.scale.size() * sizeof(float));
+  source.upload(w.data, bytes);
+  quantize_weight(ConstView(source.data(), w.dtype, w.rows, w.cols), granularity,
+                  View(q.data(), Dtype::kE4m3, w.rows, w.cols), static_cast<float*>(scale.data()), what,
+                  Launch{.device = &device});
+  q.download(result.weight.data(), result.weight.size());
+  scale.download(result.scale.data(), result.scale.size() * sizeof(float));
+  return result;
+}
+
+Quantized quantize(const Tensor& weight, const QuantizeOptions& options) {
+  const ConstView w(weight.bytes.data(), *weight.type->dtype, weight.shape[0], weight.shape[1]);
+  Quantized result{std::vector<std::byte>(static_cast<size_t>(weight.elements())),
+                   std::vector<float>(options.weights == Granularity::kPerChannel ? static_cast<size_t>(w.rows) : 1)};
+  if (!options.device->is_cpu())
+    return quantize_on_gpu(w, options.weights, weight.name, *options.device, std::move(result));
+  quantize_weight(w, options.weights, View(result.weight.data(), Dtype::kE4m3, w.rows, w.cols), result.scale.data(),
+                  weight.name);
+  return result;
+}
+
+std::string scale_name(const Tensor& weight) { return weight.name + "_scale"; }
+
+// Shapes as each format has them on disk.
+std::vector<int64_t> scale_shape(const Tensor& weight, const QuantizeOptions& options) {
+  if (options.weights == Granularity::kPerChannel) return {weight.shape[0], 1};
+  return options.format == CheckpointFormat::kVllmFp8 ? std::vector<int64_t>{} : std::vector<int64_t>{1};
+}
+
+void write_model(const ModelFiles& files, const QuantizePlan& plan, const QuantizeOptions& options,
+                 const QuantizeProgress& progress, const fs::path& path) {
+  std::vector<TensorSpec> specs;
+  std::vector<const Tensor*> kept;
+  auto next = plan.weights.begin();  // both lists are in order of tensor name
+  for (const Tensor* tensor : files.tensors()) {
+    if (next != plan.weights.end() && *next == tensor) {
+      specs.push_back({tensor->name, &tensor_type(Dtype::kE4m3), tensor->shape});
+      specs.push_back({scale_name(*tensor), &tensor_type(Dtype::kF32), scale_shape(*tensor, options)});
+      ++next;
+    } else if (!options.linears_only) {
+      kept.push_back(tensor);
+    }
+  }
+  if (options.linears_only)
+    for (const Tensor* weight : plan.weights)
+      if (const Tensor* bias = files.find(fmt::format("{}.bias", *layer_of_weight(weight->name)))) kept.push_back(bias);
+  for (const Tensor* tensor : kept) specs.push_back({tensor->name, tensor->type, tensor->shape});
+
+  SafetensorsWriter writer(path, std::move(specs), {{"format", "pt"}});  // transformers refuses files without it
+  for (const Tensor* tensor : kept) writer.write(tensor->name, tensor->bytes);
+  size_t done = 0;
+  for (const Tensor* weight : plan.weights) {
+    if (progress) progress(*layer_of_weight(weight->name), done++, plan.weights.size());
+    const Quantized quantized = quantize(*weight, options);
+    writer.write(weight->name, quantized.weight);
+    writer.write(scale_name(*weight), std::as_bytes(std::span(quantized.scale)));
+  }
+  writer.commit();
+}
+
+// Weights in any format, and what is about to be written anew.
+bool is_model_file(const fs::path& relative) {
+  static constexpr std::array<std::string_view, 13> kWeights = {".safetensors", ".bin",  ".pt",     ".pth",     ".ckpt",
+                                                                ".onnx",        ".gguf", ".h5",     ".msgpack", ".ot",
+                                                                ".tflite",      ".npz",  ".mlmodel"};
+  const std::string file = relative.filename().string();
+  return relative == "config.json" || relative == "hf_quant_config.json" || file.ends_with(".index.json") ||
+         std::find(kWeights.begin(), kWeights.end(), relative.extension().string()) != kWeights.end();
+}
+
+// Tokenizer, generation config, pooling config of sentence-transformers, ...: every small file that is no weight.
+void copy_others(const fs::path& in, const fs::path& out, QuantizeReport& report) {
+  for (auto it = fs::recursive_directory_iterator(in); it != fs::recursive_directory_iterator(); ++it) {
+    const fs::path relative = fs::relative(it->path(), in);
+    const bool hidden = relative.filename().string().starts_with('.');
+    if (hidden && it->is_directory()) it.disable_recursion_pending();
+    if (hidden || !it->is_regular_file() || is_model_file(relative)) continue;
+    if (it->file_size() > kMaxCopied) {
+      report.warnings.push_back(fmt::format("{} ({} bytes) is not copied", relative.string(), it->file_size()));
+      continue;
+    }
+    fs::create_directories((out / relative).parent_path());
+    atomic_write_text(out / relative, it->file_size() ? read_text(it->path(), kMaxCopied) : "");
+    report.copied.push_back(relative.string());
+  }
+  std::sort(report.copied.begin(), report.copied.end());
+}
+
+}  // namespace
+
+QuantizeReport quantize_checkpoint(const fs::path& in, const fs::path& out, const QuantizeOptions& options,
+                                   const QuantizeProgress& progress) {
+  check_options(options);
+  const ModelFiles files = ModelFiles::open(in);
+  if (!files.slices().empty())
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{}: {} is a tensor-parallel shard: it holds one rank's slice of every layer", in.string(),
+                            files.slices()[0]));
+  QuantizePlan plan = plan_quantization(files, options);
+
+  QuantizeReport report;
+  for (const Tensor* tensor : files.tensors()) report.bytes_in += tensor->bytes.size();
+  for (const Tensor* weight : plan.weights) {
+    const int64_t n = weight->shape[0], k = weight->shape[1];
+    report.quantized.push_back({std::string(*layer_of_weight(weight->name)), n, k, n % 16 != 0 || k % 16 != 0});
+  }
+  with_io_errors([&] {
+    check_places(in, out);
+    AtomicFolder folder(out);
+    const fs::path model = folder.temporary() / "model.safetensors";
+    write_model(files, plan, options, progress, model);
+    report.bytes_out = fs::file_size(model);
+    atomic_write_text(folder.temporary() / "config.json", quantized_config(files, plan, options).dump(2) + "\n");
+    if (files.is_folder() && !options.linears_only) copy_others(in, folder.temporary(), report);
+    folder.commit();
+  });
+  report.skipped = std::move(plan.skipped);
+  report.warnings.insert(report.warnings.begin(), plan.warnings.begin(), plan.warnings.end());
+  const auto by_name = [](const auto& x, const auto& y) { return x.name < y.name; };
+  std::sort(report.quantized.begin(), report.quantized.end(), by_name);
+  std::sort(report.skipped.begin(), report.skipped.end(), by_name);
+  return report;
+}
+
+}  // namespace samebits
