@@ -17,6 +17,7 @@ void set_exit_code(ExitCode code);
 void add_verify(CLI::App& app);
 void add_audit(CLI::App& app);
 void add_info(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 
 }  // namespace samebits::cli

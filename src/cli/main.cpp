@@ -13,6 +13,7 @@ ExitCode exit_code = kSame;
 constexpr char kExamples[] = R"(Examples:
   samebits verify model.safetensors            every output row has the same bits in every batch
   samebits verify --shapes qwen3-1.7b          the same on random weights of a known model's shapes
+  samebits quantize ./model ./model-fp8        linear layers of a checkpoint to FP8
   samebits audit recording.safetensors         recorded GPU outputs against the CPU backend
   samebits info --shape 64,4096,2048           which kernel would run, and which rule chose it
   samebits bench --shapes llama3-8b            every kernel beside the fixed tile and cuBLASLt
@@ -30,6 +31,7 @@ int run(int argc, char** argv) {
   add_verify(app);
   add_audit(app);
   add_info(app);
+  add_quantize(app);
   add_bench(app);
   try {
     app.parse(argc, argv);
