@@ -67,6 +67,15 @@ TEST(CliTest, TheVerdictIsTheLastLineAndTheExitCodeZero) {
   EXPECT_EQ(run.err, "");
 }
 
+TEST(CliTest, WithoutACaughtControlTheExitCodeIsOne) {
+  const TempFolder folder;
+  write_safetensors(folder / "zero.safetensors", {{"a.weight", "F8_E4M3", {32, 64}, std::string(32 * 64, '\0')},
+                                                  {"a.weight_scale", "F32", {}, floats({1.0f})}});
+  const CliRun run = verify_cpu({(folder / "zero.safetensors").string(), "--batches", "2"});
+  EXPECT_EQ(run.code, 1) << run.err;
+  EXPECT_EQ(run.last_line(), "the control was not caught: nothing is proven");
+}
+
 TEST(CliTest, JsonIsOneLineBeforeTheVerdict) {
   const TempFolder folder;
   const CliRun run =

@@ -5,8 +5,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <numeric>
-
+#include "cli/verify.h"
 #include "core/generator.h"
 #include "core/shapes.h"
 #include "core/verify_layer.h"
@@ -245,6 +244,18 @@ TEST(VerifyTest, OneWrongOutputIsFoundWhereItIs) {
   EXPECT_EQ(d.ulps, 4);
   EXPECT_EQ(d.kernel, "cpu");
   EXPECT_EQ(d.got ^ d.want, 4u);
+
+  EXPECT_EQ(cli::exit_code_of(report), cli::kDifferent);
+  EXPECT_EQ(cli::verdict(report), fmt::format("1 of {} outputs differ", report.compared.outputs));
+  EXPECT_EQ(cli::explain(report.results[0]),
+            fmt::format(
+                "first difference: z.dynamic hopper-fast fp16: row 6, column 5: 0x{:04x} in a batch of 8 (kernel cpu, "
+                "pool row 0 at 4), 0x{:04x} by the same row alone (pool row 2): 4 ulps\n",
+                d.got, d.want));
+  const std::string table = cli::verify_table({"x", options, report, {}, 1.0});
+  EXPECT_NE(table.find(cli::explain(report.results[0])), std::string::npos) << table;
+  const std::string json = cli::verify_json({"x", options, report, {}, 1.0});
+  EXPECT_NE(json.find("\"row\":6,\"col\":5,\"dtype\":\"fp16\""), std::string::npos) << json;
 }
 
 // A backend that is wrong in the same way everywhere is invariant; the sample tells.
@@ -272,6 +283,8 @@ TEST(VerifyTest, WithoutACaughtControlNothingPasses) {
   EXPECT_GT(report.control.outputs, 0u);
   EXPECT_FALSE(report.control_caught);
   EXPECT_FALSE(report.passed());
+  EXPECT_EQ(cli::exit_code_of(report), cli::kDifferent);
+  EXPECT_EQ(cli::verdict(report), "the control was not caught: nothing is proven");
 }
 
 TEST(VerifyTest, GivenActivationsAreUsed) {

@@ -2,16 +2,11 @@
 #pragma once
 #include <CLI/CLI.hpp>
 
+#include "cli/exit_code.h"
+
 namespace samebits::cli {
 
-/// What the process returns. A subcommand stores one with set_exit_code(); Error and parse errors are mapped by main.
-enum ExitCode : int {
-  kSame = 0,         ///< every output has the same bits; or the command did what it was asked
-  kDifferent = 1,    ///< outputs differ, or a control was not caught
-  kBadRequest = 2,   ///< bad input, no linear layer, no such device, a file the system refuses, a parse error
-  kDeviceFault = 3,  ///< CUDA failed while running
-  kInterrupted = 130
-};
+/// Stores what the process returns. Error and parse errors are mapped by main.
 void set_exit_code(ExitCode code);
 
 void add_verify(CLI::App& app);

@@ -74,7 +74,7 @@ void run_verify(const Arguments& arguments) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const std::string& subject = arguments.shapes.empty() ? arguments.checkpoint : arguments.shapes;
   print({subject, options, report, set.not_covered, seconds}, arguments.json);
-  if (!report.passed()) set_exit_code(kDifferent);
+  set_exit_code(exit_code_of(report));
 }
 
 std::string names_of_shapes() {

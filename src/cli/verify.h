@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/exit_code.h"
 #include "samebits/checkpoint.h"
 #include "samebits/verify.h"
 
@@ -20,7 +21,10 @@ struct VerifyRun {
 /// "0 of 123456 outputs differ", plain digits; or that the control was not caught. The last line of stdout.
 std::string verdict(const VerifyReport& report);
 
-/// "[3,7]: 0x3f81 in a batch, 0x3f80 alone, ..." in one sentence.
+/// kSame, kDifferent or kInterrupted.
+ExitCode exit_code_of(const VerifyReport& report);
+
+/// Where the first difference is, as one line: row, column, both values in hex, ulps, batch, position and kernel.
 std::string explain(const VerifyResult& result);
 
 /// The table, the control, the sample, the digest and what is not covered. All but the verdict.

@@ -65,6 +65,10 @@ std::string verdict(const VerifyReport& report) {
   return fmt::format("{} of {} outputs differ", report.compared.differing, report.compared.outputs);
 }
 
+ExitCode exit_code_of(const VerifyReport& report) {
+  return report.cancelled ? kInterrupted : report.passed() ? kSame : kDifferent;
+}
+
 std::string explain(const VerifyResult& result) {
   const FirstDifference& d = *result.first;
   return fmt::format(
