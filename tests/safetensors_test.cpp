@@ -235,23 +235,23 @@ TEST(AtomicFileTest, ReplacesFilesOnly) {
 
 TEST(AtomicFolderTest, AppearsWholeOrNotAtAll) {
   const TempFolder folder;
-  { write_file(AtomicFolder(folder / "out").temporary() / "a", "1"); }
-  EXPECT_TRUE(folder.list().empty());
+  { write_file(AtomicFolder(folder / "parent/out").temporary() / "a", "1"); }
+  EXPECT_EQ(std::filesystem::exists(folder / "parent/out"), false);
   for (const char* text : {"1", "2"}) {  // the second replaces the first
-    AtomicFolder out(folder / "out/");
+    AtomicFolder out(folder / "parent/out/");
     write_file(out.temporary() / "a", text);
     out.commit();
   }
-  EXPECT_EQ(read_file(folder / "out/a"), "2");
-  write_file(folder / "out/precious", "mine");
+  EXPECT_EQ(read_file(folder / "parent/out/a"), "2");
+  write_file(folder / "parent/out/precious", "mine");
   {
-    AtomicFolder out(folder / "out");
+    AtomicFolder out(folder / "parent/out");
     write_file(out.temporary() / "a", "3");
     expect_error([&] { out.commit(); }, ErrorCode::kBadInput, "holds precious");
   }
-  EXPECT_EQ(read_file(folder / "out/a"), "2");
-  EXPECT_EQ(read_file(folder / "out/precious"), "mine");
-  EXPECT_EQ(folder.list(), std::vector<std::string>{"out"});
+  EXPECT_EQ(read_file(folder / "parent/out/a"), "2");
+  EXPECT_EQ(read_file(folder / "parent/out/precious"), "mine");
+  EXPECT_EQ(folder.list(), std::vector<std::string>{"parent"});
 }
 
 }  // namespace

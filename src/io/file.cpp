@@ -125,6 +125,7 @@ AtomicFolder::AtomicFolder(const fs::path& path)
   std::error_code ignored;
   if (fs::exists(path_, ignored) && !fs::is_directory(path_, ignored))
     throw Error(ErrorCode::kBadInput, fmt::format("{}: exists and is not a folder", path_.string()));
+  if (temporary_.has_parent_path()) fs::create_directories(temporary_.parent_path());
   if (mkdir(temporary_.c_str(), 0777) != 0) fail(path_, "create the folder");
 }
 

@@ -48,7 +48,7 @@ class AtomicFile {
 void atomic_write_text(const std::filesystem::path& path, std::string_view text);
 
 /// A new folder that takes its name only when it is complete. An existing `path` is replaced only if every file in it
-/// would be written again (an earlier result); anything else in it is Error(kBadInput) and stays.
+/// would be written again (an earlier result); anything else in it is Error(kBadInput) and stays. Parents are created.
 class AtomicFolder {
  public:
   explicit AtomicFolder(const std::filesystem::path& path);
