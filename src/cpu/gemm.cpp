@@ -17,9 +17,7 @@
 // After foreach_target.h:
 #include <hwy/aligned_allocator.h>
 
-#include "cpu/convert-inl.h"
-// After convert-inl.h:
-#include "cpu/chain-inl.h"
+#include "cpu/panel-inl.h"
 
 #if HWY_ONCE
 namespace samebits::cpu {
