@@ -18,7 +18,7 @@ check include/samebits samebits
 check src/numerics 'samebits|numerics'
 check src/cpu 'samebits|numerics|cpu'
 check src/cuda 'samebits|numerics|cuda|cutlass|cute'
-check src/io 'samebits|numerics|io'
+check src/io 'samebits|numerics|cuda|core|io'
 check src/core 'samebits|numerics|cpu|cuda|core'
 check src/cli 'samebits|numerics|cpu|cuda|core|io|cli'
 
