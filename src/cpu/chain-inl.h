@@ -28,6 +28,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // How a significand product is shifted right by a count of each 16-bit lane. AVX-512 and NEON shift; the older x86
 // targets multiply by a power of two and keep the high half, which needs the product one bit further left.
+#undef SAMEBITS_SHIFT_BY_MULTIPLY
 #if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_AVX2
 #define SAMEBITS_SHIFT_BY_MULTIPLY 1
 #else
@@ -90,20 +91,19 @@ using VF = hn::Vec<DF>;
 // Shift counts of elements 0 and 2 (even bytes) and 1 and 3 (odd bytes), ready for ShiftProducts.
 HWY_INLINE void SplitCounts(VU8 counts, V16& even, V16& odd) {
   const DU16 du16;
-  const DU8 du8;
 #if SAMEBITS_SHIFT_BY_MULTIPLY
   // 2^(15 - count) by bytes; a count of 15 or more leaves nothing of a product.
   alignas(16) static constexpr uint8_t kHigh[16] = {128, 64, 32, 16, 8, 4, 2, 1};
   alignas(16) static constexpr uint8_t kLow[16] = {0, 0, 0, 0, 0, 0, 0, 0, 128, 64, 32, 16, 8, 4, 2, 1};
-  counts = hn::Min(counts, hn::Set(du8, 15));
-  const auto low = hn::BitCast(du16, hn::TableLookupBytes(hn::LoadDup128(du8, kLow), counts));
-  const auto high = hn::BitCast(du16, hn::TableLookupBytes(hn::LoadDup128(du8, kHigh), counts));
+  counts = hn::Min(counts, hn::Set(DU8(), 15));
+  const auto low = hn::BitCast(du16, hn::TableLookupBytes(hn::LoadDup128(DU8(), kLow), counts));
+  const auto high = hn::BitCast(du16, hn::TableLookupBytes(hn::LoadDup128(DU8(), kHigh), counts));
   const auto low_mask = hn::Set(du16, 0x00ff);
   even = hn::BitCast(D16(), hn::Or(hn::And(low, low_mask), hn::ShiftLeft<8>(high)));
   odd = hn::BitCast(D16(), hn::Or(hn::ShiftRight<8>(low), hn::AndNot(low_mask, high)));
 #else
 #if HWY_TARGET > HWY_AVX3 || !HWY_ARCH_X86  // x86 shifts give 0 from 16 up; elsewhere that is not promised
-  counts = hn::Min(counts, hn::Set(du8, 15));
+  counts = hn::Min(counts, hn::Set(DU8(), 15));
 #endif
   const auto words = hn::BitCast(du16, counts);
   even = hn::BitCast(D16(), hn::And(words, hn::Set(du16, 0x00ff)));
