@@ -1,0 +1,49 @@
+"""FP8 linear layers whose output bits never depend on the batch.
+
+One output row has one defined value: it depends on its own activation row, the weight, the scales, the bias and the
+Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
+
+Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`. Modules: :class:`Fp8Linear`, :func:`convert`,
+:func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
+"""
+
+from typing import Any
+
+from .convert import calibrate, convert, explain
+from .linear import Fp8Linear
+from .ops import (
+    ORDERS,
+    cutlass_scaled_mm,
+    dequantize,
+    kernel,
+    quantize_per_token,
+    quantize_static,
+    quantize_weight,
+    scaled_mm,
+)
+
+__version__ = "0.1.0"
+__all__ = [
+    "ORDERS",
+    "Fp8Linear",
+    "SamebitsConfig",
+    "calibrate",
+    "convert",
+    "cutlass_scaled_mm",
+    "dequantize",
+    "explain",
+    "kernel",
+    "quantize_per_token",
+    "quantize_static",
+    "quantize_weight",
+    "scaled_mm",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SamebitsConfig":  # transformers takes seconds to import: only when asked for
+        from .huggingface import SamebitsConfig
+
+        return SamebitsConfig
+    raise AttributeError(f"module 'samebits' has no attribute {name!r}")

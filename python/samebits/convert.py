@@ -1,0 +1,171 @@
+"""Whole models: put their linears on FP8, calibrate static scales, and say which layer computes how."""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .linear import Fp8Linear
+
+HEADS = (
+    "lm_head",
+    "embed_out",
+    "output",
+    "score",
+    "classifier",
+    "qa_outputs",
+    "cls",
+    "v_head",
+    "pooler",
+    "router",
+    "gate",
+)
+"""Layers of these names stay as they are: output and task heads and routers, which checkpoints in FP8 leave out too."""
+
+
+def is_ignored(name: str, ignore: Sequence[str]) -> bool:
+    """Whether ``ignore`` names the layer: its full name, a parent's, a glob over the full name, or "re:" + a regex."""
+    for pattern in ignore:
+        if pattern.startswith("re:"):
+            if re.match(pattern[3:], name):
+                return True
+        elif fnmatchcase(name, pattern) or name.startswith(pattern + ".") or name.endswith("." + pattern):
+            return True
+        elif f".{pattern}." in name:
+            return True
+    return False
+
+
+def is_head(name: str) -> bool:
+    """Whether any part of the name is one of :data:`HEADS`."""
+    return any(part in HEADS for part in name.split("."))
+
+
+def convert(
+    model: nn.Module,
+    *,
+    ignore: Sequence[str] = (),
+    heads: bool = False,
+    scales: str = "channel",
+    order: str = "hopper-fast",
+    weight_only: bool = False,
+    trainable: bool = False,
+) -> nn.Module:
+    """Replaces every ``nn.Linear`` of a bf16, fp16 or fp32 model by an :class:`Fp8Linear`, in place.
+
+    Args:
+        model: on any device; layers stay where they are.
+        ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
+        heads: also convert output heads, task heads and routers (:data:`HEADS`).
+        scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
+        trainable: keep each weight as a parameter and train it through the quantizers.
+
+    Returns:
+        ``model``. Weights shared between layers (tied) are left as they are: :func:`explain` lists what was left.
+
+    Raises:
+        ValueError: NaN or infinity in a weight, by name; or no layer left to convert.
+    """
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter):
+            owners[id(weight)] = owners.get(id(weight), 0) + 1
+    chosen = [
+        (name, module)
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and name
+        and not is_ignored(name, ignore)
+        and (heads or not is_head(name))
+        and owners[id(module.weight)] == 1
+    ]
+    if not chosen:
+        raise ValueError(f"no nn.Linear to convert in {type(model).__name__} with ignore={list(ignore)}, heads={heads}")
+    for name, module in chosen:
+        layer = Fp8Linear.from_linear(
+            module, scales=scales, order=order, weight_only=weight_only, trainable=trainable, name=f"{name}.weight"
+        )
+        replace(model, name, layer)
+    return model
+
+
+def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts ``layer`` where the submodule ``name`` of ``model`` is."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)
+
+
+def explain(model: nn.Module) -> str:
+    """One line for each FP8 layer, and for each nn.Linear that is none."""
+    lines = []
+    for name, module in model.named_modules():
+        if isinstance(module, Fp8Linear):
+            lines.append(f"{name or '(model)'}: {module.explain()}")
+        elif isinstance(module, nn.Linear):
+            n, k = module.out_features, module.in_features
+            lines.append(f"{name or '(model)'}: not FP8: {type(module).__name__} [{n}, {k}] in {module.weight.dtype}")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Gives every :class:`Fp8Linear` of ``model`` a static activation scale, ``max(absmax / 448, 1 / (448 * 512))``.
+
+    Args:
+        model: run once on each batch as it computes now.
+        batches: inputs: a mapping (keyword arguments), a tuple or list (arguments), or one argument.
+
+    Returns:
+        The scale of each layer by name. A layer that saw no input keeps dynamic scales, with a warning that names it.
+
+    Raises:
+        ValueError: NaN or infinity in the input of a layer, by name; no FP8 layer; no batch.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Fp8Linear) and module.weight_scale.dim() < 2 and not module.weight_only
+    }
+    if not layers:
+        raise ValueError(f"no Fp8Linear with per-tensor or per-channel scales in {type(model).__name__}")
+    largest: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen = inputs[0].detach().abs().amax().to(torch.float32) if inputs[0].numel() else None
+            if seen is not None:
+                largest[name] = torch.maximum(largest[name], seen) if name in largest else seen
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
+    try:
+        for batch in batches:
+            if isinstance(batch, Mapping):
+                model(**batch)
+            elif isinstance(batch, (tuple, list)):
+                model(*batch)
+            else:
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not largest:
+        raise ValueError("no batch reached an Fp8Linear")
+    scales = {}
+    for name, value in largest.items():
+        if not bool(torch.isfinite(value)):
+            raise ValueError(f"the input of {name} holds {value.item()}: it cannot be calibrated")
+        # On the CPU: torch's CUDA division by a number multiplies by its rounded reciprocal.
+        scale = torch.maximum(value.cpu() / torch.tensor(448.0), torch.tensor(1.0) / torch.tensor(448.0 * 512.0))
+        layers[name].set_input_scale(scale)
+        scales[name] = scale.item()
+    unseen = sorted(set(layers) - set(scales))
+    if unseen:
+        warnings.warn(f"no input reached {', '.join(unseen)}: dynamic scales stay there", stacklevel=2)
+    return scales

@@ -1,0 +1,182 @@
+"""The ops of ``torch.ops.samebits`` as functions, and what torch.compile needs to know of them.
+
+Every op runs on CPU and CUDA tensors with the same bits, on torch's current device and stream, without copies: strides
+are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands, K and N
+multiples of 16, rows on 16-byte boundaries and dense scales; the CPU takes every shape and stride, and e5m2 as well.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted")
+"""Names of the Orders: each is one way to add products over K, and so one set of output bits."""
+
+_FP8 = torch.float8_e4m3fn
+
+torch.ops.load_library(str(Path(__file__).parent / "_C.so"))
+
+
+def scaled_mm(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
+    order: str = "hopper-fast",
+) -> Tensor:
+    """``out[m, n] = cast(scale_b[n] * (scale_a[m] * acc(m, n)))``, with a bias ``cast(fma(scale_b[n], t, bias[n]))``.
+
+    ``acc`` is the FP32 accumulator of ``a[m, :] . b[:, n]`` in the given Order; every step rounds to nearest even.
+
+    Args:
+        a: [M, K] float8_e4m3fn or float8_e5m2.
+        b: [K, N] float8, as ``torch._scaled_mm`` takes it: column-major, that is ``weight.t()`` of a [N, K] weight.
+        scale_a: float32, 1 value or M ([M] or [M, 1]).
+        scale_b: float32, 1 value or N ([N] or [1, N]).
+        bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output. No bias is not a zero bias.
+        out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it).
+        order: one of :data:`ORDERS`.
+
+    Returns:
+        [M, N] of ``out_dtype``, contiguous. M = 0 or N = 0 gives an empty tensor.
+
+    Raises:
+        RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
+    """
+    return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order)
+
+
+def cutlass_scaled_mm(
+    out: Tensor, a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor, bias: Tensor | None = None
+) -> None:
+    """vLLM's op of this name, same arguments, in Order hopper-fast: the bits of its batch-invariant mode on Hopper.
+
+    Args:
+        out: [M, N] bfloat16 or float16, written. Its rows may be padded or a slice of a larger tensor.
+        a: [M, K] float8_e4m3fn; rows may be padded.
+        b: [K, N] float8_e4m3fn, column-major; columns may be padded.
+        a_scales: float32, contiguous, 1 or M values. b_scales: 1 or N values.
+        bias: [N] contiguous, dtype of ``out``.
+
+    Raises:
+        RuntimeError: anything else, block scales included; never another kernel in silence.
+    """
+    torch.ops.samebits.cutlass_scaled_mm(out, a, b, a_scales, b_scales, bias)
+
+
+def quantize_per_token(x: Tensor, scale_ub: Tensor | None = None, columns: int | None = None) -> tuple[Tensor, Tensor]:
+    """``scale[m] = max(min(absmax(x[m, :]), scale_ub) / 448, 1 / (448 * 512))``, ``q = e4m3(x / scale)``.
+
+    Args:
+        x: [M, K] bfloat16, float16 or float32.
+        scale_ub: one float32 value, the upper bound of absmax.
+        columns: width of q, at least K (the default); columns past K are zero, as a padded layer wants them.
+
+    Returns:
+        q [M, columns] float8_e4m3fn and scale [M, 1] float32.
+    """
+    if columns is None or columns == x.shape[1]:
+        return torch.ops.samebits.quantize_per_token(x, scale_ub)
+    return torch.ops.samebits.quantize_per_token_padded(x, columns, scale_ub)
+
+
+def quantize_static(x: Tensor, scale: Tensor, columns: int | None = None) -> Tensor:
+    """``q = e4m3(x * (1 / scale))``, the reciprocal rounded to FP32 first, clamped to +-448.
+
+    Args:
+        x: [M, K] bfloat16, float16 or float32.
+        scale: one float32 value.
+        columns: width of q, at least K (the default); columns past K are zero.
+
+    Returns:
+        q [M, columns] float8_e4m3fn.
+    """
+    if columns is None or columns == x.shape[1]:
+        return torch.ops.samebits.quantize_static(x, scale)
+    return torch.ops.samebits.quantize_static_padded(x, scale, columns)
+
+
+def quantize_weight(w: Tensor, per_channel: bool = True) -> tuple[Tensor, Tensor]:
+    """``scale = max(absmax / 448, 1 / (448 * 512))`` over each row or the tensor, ``q = e4m3(w / scale)``.
+
+    Args:
+        w: [N, K] bfloat16, float16 or float32. On the CPU NaN or infinity raises with its coordinate; on CUDA the
+            caller checks.
+        per_channel: one scale for each row, else one for the tensor.
+
+    Returns:
+        q [N, K] float8_e4m3fn and scale [N] or [1] float32.
+    """
+    return torch.ops.samebits.quantize_weight(w, per_channel)
+
+
+def dequantize(q: Tensor, scale: Tensor, out_dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """``cast(q * scale)``: the product in FP32, one rounding.
+
+    Args:
+        q: [N, K] float8_e4m3fn or float8_e5m2.
+        scale: float32, 1 value or N ([N] or [N, 1]).
+        out_dtype: bfloat16, float16 or float32.
+
+    Returns:
+        [N, K] of ``out_dtype``.
+    """
+    return torch.ops.samebits.dequantize(q, scale, out_dtype)
+
+
+def kernel(
+    device: torch.device | str, order: str, m: int, n: int, k: int, out_dtype: torch.dtype = torch.bfloat16
+) -> str:
+    """Name of the kernel that :func:`scaled_mm` would run for these sizes: ``"cpu"`` or a row of the tile tables.
+
+    Raises:
+        RuntimeError: no kernel computes it there, with the reason.
+    """
+    device = torch.device(device)
+    index = -1 if device.type == "cpu" else device.index if device.index is not None else torch.cuda.current_device()
+    return torch.ops.samebits.kernel(index, order, m, n, k, out_dtype)
+
+
+@torch.library.register_fake("samebits::scaled_mm")
+def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast"):
+    torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
+    torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
+    return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+
+
+@torch.library.register_fake("samebits::cutlass_scaled_mm")
+def _(out, a, b, a_scales, b_scales, bias):
+    return None
+
+
+@torch.library.register_fake("samebits::quantize_per_token")
+def _(x, scale_ub=None):
+    return x.new_empty(x.shape, dtype=_FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+
+
+@torch.library.register_fake("samebits::quantize_per_token_padded")
+def _(x, columns, scale_ub=None):
+    return x.new_empty((x.shape[0], columns), dtype=_FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+
+
+@torch.library.register_fake("samebits::quantize_static")
+def _(x, scale):
+    return x.new_empty(x.shape, dtype=_FP8)
+
+
+@torch.library.register_fake("samebits::quantize_static_padded")
+def _(x, scale, columns):
+    return x.new_empty((x.shape[0], columns), dtype=_FP8)
+
+
+@torch.library.register_fake("samebits::quantize_weight")
+def _(w, per_channel=True):
+    return w.new_empty(w.shape, dtype=_FP8), w.new_empty((w.shape[0] if per_channel else 1,), dtype=torch.float32)
+
+
+@torch.library.register_fake("samebits::dequantize")
+def _(q, scale, out_dtype):
+    return q.new_empty(q.shape, dtype=out_dtype)

@@ -1,0 +1,250 @@
+// torch.ops.samebits: checks that need torch's words, output allocation, device and stream; the work is in src/core.
+// Loaded by python/samebits/ops.py. Schemas and docstrings are there; fakes for torch.compile too.
+#include <dlfcn.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/c/shim.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "cuda/cuda.h"
+#include "samebits/quantize.h"
+#include "torch/view.h"
+
+namespace samebits::torch_ops {
+namespace {
+
+// The shim for the current stream lies in libtorch_cuda, which a CPU build of torch does not have: found at run time.
+void* current_stream(int32_t device) {
+  using Get = AOTITorchError (*)(int32_t, void**);
+  static const Get get = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD);
+    return library ? reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream")) : nullptr;
+  }();
+  void* stream = nullptr;
+  if (!get || get(device, &stream) != AOTI_TORCH_SUCCESS)
+    throw Error(ErrorCode::kNoDevice, "this torch has no CUDA streams: libtorch_cuda.so is not loaded");
+  return stream;
+}
+
+const DeviceInfo& cuda_device(int64_t index) {
+  const auto& devices = cuda_devices();
+  if (index < 0 || index >= static_cast<int64_t>(devices.size()))
+    throw Error(ErrorCode::kNoDevice,
+                fmt::format("cuda:{}: samebits sees {} CUDA devices{}", index, devices.size(),
+                            devices.empty() ? " (is this wheel built with CUDA kernels? SAMEBITS_ARCHS)" : ""));
+  return devices[static_cast<size_t>(index)];
+}
+
+Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, shape, dtype);
+}
+
+void run(const GemmProblem& problem, const Place& place, const Tensor& like) {
+  if (problem.a.cols != problem.b.cols)
+    bad_input("a is [{},{}] and b is [{},{}]: their K differs", problem.a.rows, problem.a.cols, problem.b.cols,
+              problem.b.rows);
+  if (problem.m() == 0 || problem.n() == 0) return;
+  Launch launch = place.launch();
+  const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype);
+  std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel
+  if (plan.workspace_bytes > 0) {
+    workspace = empty(like, {plan.workspace_bytes}, ScalarType::Byte);
+    launch.workspace = workspace->data_ptr();
+    launch.workspace_bytes = plan.workspace_bytes;
+  }
+  gemm(problem, plan, launch);
+}
+
+GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, const Tensor& scale_a,
+                       const Tensor& scale_b, const std::optional<Tensor>& bias) {
+  GemmProblem p;
+  p.a = view_of("a", a);
+  p.b = transposed(view_of("b", b));
+  if (p.m() == 0 || p.n() == 0) return p;
+  p.scale_a = scales_of("scale_a", scale_a, p.m());
+  p.scale_b = scales_of("scale_b", scale_b, p.n());
+  place.check("b", b);
+  place.check("scale_a", scale_a);
+  place.check("scale_b", scale_b);
+  if (!bias) return p;
+  place.check("bias", *bias);
+  if (bias->numel() != p.n() || bias->dim() < 1 || bias->size(-1) != p.n())
+    bad_input("bias has shape {}; it must be [{}]", shape_of(*bias), p.n());
+  p.bias = ConstView(bias->data_ptr(), dtype_of("bias", bias->scalar_type()), 1, p.n(), p.n(),
+                     p.n() == 1 ? 1 : bias->stride(-1));
+  return p;
+}
+
+Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order) {
+  const Place place(a);
+  GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
+  p.order = parse_order(order);
+  Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
+  p.out = view_of("out", out);
+  run(p, place, a);
+  return out;
+}
+
+// What vLLM checks and what it only assumes, each with its numbers. Strides are left to gemm(): honoured or refused.
+void check_cutlass(const Tensor& out, const Tensor& a, const Tensor& b, const Tensor& a_scales, const Tensor& b_scales,
+                   const std::optional<Tensor>& bias) {
+  if (a.dim() != 2 || b.dim() != 2 || out.dim() != 2)
+    bad_input("a is {}, b is {}, out is {}; each must have two dimensions", shape_of(a), shape_of(b), shape_of(out));
+  if (a.size(1) != b.size(0) || out.size(0) != a.size(0) || out.size(1) != b.size(1))
+    bad_input("a is {} and b is {}: out is {}, it must be [{},{}] and K must agree", shape_of(a), shape_of(b),
+              shape_of(out), a.size(0), b.size(1));
+  for (const auto& [what, t] : {std::pair("a", &a), std::pair("b", &b)})
+    if (t->scalar_type() != ScalarType::Float8_e4m3fn)
+      bad_input("{} is {}; cutlass_scaled_mm takes float8_e4m3fn", what, torch::headeronly::toString(t->scalar_type()));
+  if (out.scalar_type() != ScalarType::BFloat16 && out.scalar_type() != ScalarType::Half)
+    bad_input("out is {}; it must be bfloat16 or float16", torch::headeronly::toString(out.scalar_type()));
+  if (a.size(0) == 0 || b.size(1) == 0) return;
+  const int64_t m = a.size(0), n = b.size(1);
+  const bool plain =
+      (a_scales.numel() == 1 || a_scales.numel() == m) && (b_scales.numel() == 1 || b_scales.numel() == n);
+  if (!plain)
+    bad_input(
+        "a_scales is {} and b_scales is {} for m={} n={}: 1 or {} and 1 or {} values are computed; block scales "
+        "[{},{}] and [{},{}] are not",
+        shape_of(a_scales), shape_of(b_scales), m, n, m, n, m, (a.size(1) + 127) / 128, (a.size(1) + 127) / 128,
+        (n + 127) / 128);
+  if (!a_scales.is_contiguous() || !b_scales.is_contiguous())
+    bad_input("a_scales {} and b_scales {} must be contiguous", shape_of(a_scales), shape_of(b_scales));
+  if (!bias) return;
+  if (bias->dim() != 1 || bias->numel() != n || !bias->is_contiguous())
+    bad_input("bias has shape {}; it must be [{}], contiguous", shape_of(*bias), n);
+  if (bias->scalar_type() != out.scalar_type())
+    bad_input("bias is {}; it must have the dtype of out, {}", torch::headeronly::toString(bias->scalar_type()),
+              torch::headeronly::toString(out.scalar_type()));
+}
+
+void cutlass_scaled_mm(Tensor out, const Tensor& a, const Tensor& b, const Tensor& a_scales, const Tensor& b_scales,
+                       std::optional<Tensor> bias) {
+  check_cutlass(out, a, b, a_scales, b_scales, bias);
+  const Place place(a);
+  place.check("out", out);
+  GemmProblem p = problem_of(place, a, b, a_scales, b_scales, bias);
+  p.out = view_of("out", out);
+  run(p, place, a);
+}
+
+using Quantized = std::tuple<Tensor, Tensor>;
+
+Quantized quantize_per_token_padded(const Tensor& x, int64_t columns, std::optional<Tensor> scale_ub) {
+  const Place place(x);
+  const View view = view_of("x", x);
+  Tensor q = empty(x, {view.rows, columns}, ScalarType::Float8_e4m3fn);
+  Tensor scale = empty(x, {view.rows, 1}, ScalarType::Float);
+  const float* bound = nullptr;
+  if (scale_ub) {
+    place.check("scale_ub", *scale_ub);
+    if (scale_ub->numel() != 1 || scale_ub->scalar_type() != ScalarType::Float)
+      bad_input("scale_ub has shape {}; it must be one float32 value", shape_of(*scale_ub));
+    bound = static_cast<const float*>(scale_ub->data_ptr());
+  }
+  quantize_per_token(view, view_of("q", q), static_cast<float*>(scale.data_ptr()), bound, place.launch());
+  return {q, scale};
+}
+
+Quantized quantize_per_token_op(const Tensor& x, std::optional<Tensor> scale_ub) {
+  return quantize_per_token_padded(x, view_of("x", x).cols, std::move(scale_ub));
+}
+
+Tensor quantize_static_padded(const Tensor& x, const Tensor& scale, int64_t columns) {
+  const Place place(x);
+  const View view = view_of("x", x);
+  place.check("scale", scale);
+  if (scale.numel() != 1 || scale.scalar_type() != ScalarType::Float)
+    bad_input("scale has shape {}; a static scale is one float32 value", shape_of(scale));
+  Tensor q = empty(x, {view.rows, columns}, ScalarType::Float8_e4m3fn);
+  quantize_static(view, static_cast<const float*>(scale.data_ptr()), view_of("q", q), place.launch());
+  return q;
+}
+
+Tensor quantize_static_op(const Tensor& x, const Tensor& scale) {
+  return quantize_static_padded(x, scale, view_of("x", x).cols);
+}
+
+Quantized quantize_weight_op(const Tensor& w, bool per_channel) {
+  const Place place(w);
+  const View view = view_of("w", w);
+  Tensor q = empty(w, {view.rows, view.cols}, ScalarType::Float8_e4m3fn);
+  Tensor scale = empty(w, {per_channel ? view.rows : 1}, ScalarType::Float);
+  quantize_weight(view, per_channel ? Granularity::kPerChannel : Granularity::kPerTensor, view_of("q", q),
+                  static_cast<float*>(scale.data_ptr()), "w", place.launch());
+  return {q, scale};
+}
+
+Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype) {
+  const Place place(q);
+  const View view = view_of("q", q);
+  Tensor out = empty(q, {view.rows, view.cols}, out_dtype);
+  if (view.rows == 0 || view.cols == 0) return out;
+  place.check("scale", scale);
+  dequantize(view, scales_of("scale", scale, view.rows), view_of("out", out), place.launch());
+  return out;
+}
+
+std::string kernel(int64_t device, std::string order, int64_t m, int64_t n, int64_t k, ScalarType out_dtype) {
+  const DeviceInfo& info = device < 0 ? cpu_device() : cuda_device(device);
+  return std::string(choose(info, parse_order(order), m, n, k, dtype_of("out", out_dtype)).kernel);
+}
+
+}  // namespace
+
+Place::Place(const Tensor& t) : device_(t.device()) {
+  if (t.is_cpu()) {
+    uint32_t threads = 0;
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
+    launch_.threads = static_cast<int>(threads);
+    return;
+  }
+  const int32_t index = t.get_device_index();
+  guard_.emplace(index);
+  launch_.device = &cuda_device(index);
+  cuda::set_device(index);  // this library has a CUDA runtime of its own
+  launch_.stream = current_stream(index);
+}
+
+void Place::check(const char* what, const Tensor& other) const {
+  if (other.device() != device_)
+    bad_input("{} is not on the device of the first operand: {} and {}", what,
+              other.is_cpu() ? "cpu" : fmt::format("cuda:{}", other.get_device_index()),
+              device_.is_cpu() ? "cpu" : fmt::format("cuda:{}", device_.index()));
+}
+
+}  // namespace samebits::torch_ops
+
+STABLE_TORCH_LIBRARY(samebits, m) {
+  m.def(
+      "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\") -> Tensor");
+  m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
+  m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
+  m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
+  m.def("quantize_static(Tensor x, Tensor scale) -> Tensor");
+  m.def("quantize_static_padded(Tensor x, Tensor scale, int columns) -> Tensor");
+  m.def("quantize_weight(Tensor w, bool per_channel=True) -> (Tensor q, Tensor scale)");
+  m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
+  m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype) -> str");
+}
+
+#define SAMEBITS_TORCH_IMPL(key)                                                     \
+  STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                      \
+    namespace ops = samebits::torch_ops;                                             \
+    m.impl("scaled_mm", TORCH_BOX(&ops::scaled_mm));                                 \
+    m.impl("cutlass_scaled_mm", TORCH_BOX(&ops::cutlass_scaled_mm));                 \
+    m.impl("quantize_per_token", TORCH_BOX(&ops::quantize_per_token_op));            \
+    m.impl("quantize_per_token_padded", TORCH_BOX(&ops::quantize_per_token_padded)); \
+    m.impl("quantize_static", TORCH_BOX(&ops::quantize_static_op));                  \
+    m.impl("quantize_static_padded", TORCH_BOX(&ops::quantize_static_padded));       \
+    m.impl("quantize_weight", TORCH_BOX(&ops::quantize_weight_op));                  \
+    m.impl("dequantize", TORCH_BOX(&ops::dequantize_op));                            \
+  }
+SAMEBITS_TORCH_IMPL(CPU)
+SAMEBITS_TORCH_IMPL(CUDA)
+STABLE_TORCH_LIBRARY_IMPL(samebits, CompositeExplicitAutograd, m) {
+  m.impl("kernel", TORCH_BOX(&samebits::torch_ops::kernel));
+}

@@ -1,0 +1,94 @@
+// torch tensors -> views and scales, without copies. Called by ops.cpp. With ops.cpp the only file that knows torch,
+// and only its stable ABI, so that one binary loads with every torch >= 2.11.
+#pragma once
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+
+#include "core/check.h"
+#include "samebits/gemm.h"
+
+namespace samebits::torch_ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+/// "[2,3]", for messages.
+inline std::string shape_of(const Tensor& t) {
+  std::string text = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) text += (i ? "," : "") + std::to_string(t.size(i));
+  return text + "]";
+}
+
+/// The element type of a torch dtype. Throws Error(kBadInput) for a dtype that samebits does not compute with.
+inline Dtype dtype_of(const char* what, ScalarType type) {
+  switch (type) {
+    case ScalarType::Float8_e4m3fn: return Dtype::kE4m3;
+    case ScalarType::Float8_e5m2: return Dtype::kE5m2;
+    case ScalarType::BFloat16: return Dtype::kBf16;
+    case ScalarType::Half: return Dtype::kF16;
+    case ScalarType::Float: return Dtype::kF32;
+    default:
+      bad_input("{} is {}; it must be float8_e4m3fn, float8_e5m2, bfloat16, float16 or float32", what,
+                torch::headeronly::toString(type));
+  }
+}
+
+/// A 2-D tensor [rows, cols] where it lies. Of a dimension of one element torch keeps any stride; it is made a regular
+/// one here, because kernels check strides that they never use.
+inline View view_of(const char* what, const Tensor& t) {
+  if (t.dim() != 2) bad_input("{} has shape {}; it must have two dimensions", what, shape_of(t));
+  View view(t.data_ptr(), dtype_of(what, t.scalar_type()), t.size(0), t.size(1), t.stride(0), t.stride(1));
+  if (view.cols <= 1) view.col_stride = 1;
+  if (view.rows <= 1) view.row_stride = (view.cols + 15) / 16 * 16;
+  return view;
+}
+
+/// The same memory seen as [cols, rows].
+inline View transposed(View v) {
+  std::swap(v.rows, v.cols);
+  std::swap(v.row_stride, v.col_stride);
+  if (v.cols <= 1) v.col_stride = 1;
+  if (v.rows <= 1) v.row_stride = (v.cols + 15) / 16 * 16;
+  return v;
+}
+
+/// FP32 scales: one value, or `rows` values along one dimension of a tensor of any rank.
+inline Scales scales_of(const char* what, const Tensor& t, int64_t rows) {
+  if (t.scalar_type() != ScalarType::Float)
+    bad_input("{} is {}; it must be float32", what, torch::headeronly::toString(t.scalar_type()));
+  const auto* data = static_cast<const float*>(t.data_ptr());
+  if (t.numel() == 1) return Scales::per_tensor(data);
+  int64_t stride = 0, longer = 0;
+  for (int64_t i = 0; i < t.dim(); ++i) {
+    if (t.size(i) == 1) continue;
+    stride = t.stride(i);
+    ++longer;
+  }
+  if (t.numel() != rows || longer != 1)
+    bad_input("{} has shape {} ({} values); it must have 1 value or {}, along one dimension", what, shape_of(t),
+              t.numel(), rows);
+  return stride == 0 ? Scales::per_tensor(data) : Scales::per_row(data, rows, stride);
+}
+
+/// Where a call on `t` runs: its device made current, torch's current stream on it, torch's thread count on the CPU.
+/// Restores the device when it goes out of scope.
+class Place {
+ public:
+  explicit Place(const Tensor& t);
+  const Launch& launch() const { return launch_; }
+
+  /// Throws Error(kBadInput) unless `other` lies on the same device.
+  void check(const char* what, const Tensor& other) const;
+
+ private:
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  torch::stable::Device device_;
+  Launch launch_;
+};
+
+}  // namespace samebits::torch_ops
