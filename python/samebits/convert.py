@@ -11,20 +11,10 @@ from torch import Tensor, nn
 
 from .linear import Fp8Linear
 
-HEADS = (
-    "lm_head",
-    "embed_out",
-    "output",
-    "score",
-    "classifier",
-    "qa_outputs",
-    "cls",
-    "v_head",
-    "pooler",
-    "router",
-    "gate",
-)
-"""Layers of these names stay as they are: output and task heads and routers, which checkpoints in FP8 leave out too."""
+LAST = ("lm_head", "embed_out", "output", "gate", "shared_expert_gate")
+ANYWHERE = ("router", "pooler", "classifier", "score", "cls", "qa_outputs", "v_head")
+"""Layers whose name ends in one of LAST or has a part in ANYWHERE stay as they are: output heads, routers and task
+heads, as `samebits quantize` leaves them."""
 
 
 def is_ignored(name: str, ignore: Sequence[str]) -> bool:
@@ -41,8 +31,9 @@ def is_ignored(name: str, ignore: Sequence[str]) -> bool:
 
 
 def is_head(name: str) -> bool:
-    """Whether any part of the name is one of :data:`HEADS`."""
-    return any(part in HEADS for part in name.split("."))
+    """Whether the name is that of an output head, a router or a task head."""
+    parts = name.lower().split(".")
+    return parts[-1] in LAST or any(part in ANYWHERE for part in parts)
 
 
 def convert(
@@ -60,7 +51,7 @@ def convert(
     Args:
         model: on any device; layers stay where they are.
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
-        heads: also convert output heads, task heads and routers (:data:`HEADS`).
+        heads: also convert output heads, task heads and routers.
         scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
         trainable: keep each weight as a parameter and train it through the quantizers.
 

@@ -231,16 +231,16 @@ class Fp8Linear(nn.Module):
             raise RuntimeError(f"Fp8Linear [{self.out_features}, {self.in_features}] cannot run: {self.reason}")
         if x.shape[-1] != self.in_features:
             raise RuntimeError(f"input is {list(x.shape)}; the layer takes [..., {self.in_features}]")
-        weight, scale, first, second = self.weight, self.weight_scale, self._first, self._second
+        first, second = self._first, self._second
         if self.master is not None:
-            weight, scale = ops.quantize_weight(self.master.detach(), scale.numel() > 1)
+            weight, scale = ops.quantize_weight(self.master.detach(), self.weight_scale.numel() > 1)
             first, second = _pair(routes.operands_of(self.route, weight, scale))
         rows = x.reshape(-1, self.in_features)
         learns = self.master is not None or (self.bias is not None and self.bias.requires_grad) or rows.requires_grad
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(
-                rows, self.master, self.bias, weight, scale, first, second, self.input_scale, self.route, self.order,
-                self.out_dtype,
+                rows, self.master, self.bias, first, second, self.input_scale, self.route, self.out_features,
+                self.order, self.out_dtype,
             )  # fmt: skip
         else:
             operands = (first,) if second is None else (first, second)
@@ -272,7 +272,7 @@ class Fp8Linear(nn.Module):
         return self.prepare() if prepared else self
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickle and deepcopy: without what prepare() rebuilds, the weight as bytes (torch cannot pickle float8)."""
+        """For pickle and deepcopy: without what prepare() rebuilds; the weight as bytes, float8 does not pickle."""
         buffers = self._buffers | {"_first": None, "_second": None, "weight": self.weight.view(torch.uint8)}
         return super().__getstate__() | {"_buffers": buffers}
 

@@ -38,7 +38,7 @@ def direct(
 def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype
 ) -> Tensor:
-    """Activations in groups of 128 along K, weight in blocks of 128 x 128; FP32 sums in the order of K. [M, K] -> [M, n].
+    """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
 
     ``total = sum over blocks j of scale[j, n] * (scale_x[m, j] * acc_j)``, then the bias, then one cast.
     weight [Np, Kp] with Kp a multiple of 128; scale [Kp / 128, Np], one row for each block of K.
@@ -89,28 +89,38 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, master: Tensor | None, bias: Tensor | None, weight: Tensor, scale: Tensor,
-        first: Tensor, second: Tensor | None, input_scale: Tensor | None, route: str, order: str,
-        out_dtype: torch.dtype,
+        ctx: Any, x: Tensor, master: Tensor | None, bias: Tensor | None, first: Tensor, second: Tensor | None,
+        input_scale: Tensor | None, route: str, n: int, order: str, out_dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x if master is not None else None, weight, scale)
+        ctx.save_for_backward(x if master is not None else None, first, second)
         ctx.dtypes = (x.dtype, None if master is None else master.dtype, None if bias is None else bias.dtype)
+        ctx.weight = (route, n, x.shape[1])
         operands = (first,) if second is None else (first, second)
-        return compute(route, x, operands, input_scale, bias, weight.shape[0], order, out_dtype)
+        return compute(route, x, operands, input_scale, bias, n, order, out_dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale = ctx.saved_tensors
+        x, first, second = ctx.saved_tensors
         x_dtype, master_dtype, bias_dtype = ctx.dtypes
         narrow = grad.to(torch.bfloat16)
         grad_x = grad_master = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = (narrow @ dequantized(weight, scale, *weight.shape)).to(x_dtype)
+            grad_x = (narrow @ weight_of(*ctx.weight, first, second)).to(x_dtype)
         if ctx.needs_input_grad[1]:
             grad_master = (narrow.t() @ x.to(torch.bfloat16)).to(master_dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.to(torch.float32).sum(0).to(bias_dtype)
-        return grad_x, grad_master, grad_bias, None, None, None, None, None, None, None, None
+        return grad_x, grad_master, grad_bias, None, None, None, None, None, None, None
+
+
+def weight_of(route: str, n: int, k: int, first: Tensor, second: Tensor | None) -> Tensor:
+    """The [n, k] weight in bfloat16 from the operands of a route."""
+    if second is None:
+        return first
+    if route == BLOCK_SCALED:
+        scale = second.t()[:n].repeat_interleave(BLOCK, 1)[:, :k]
+        return (first[:n, :k].to(torch.float32) * scale).to(torch.bfloat16)
+    return dequantized(first, second, n, k)
 
 
 def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]:

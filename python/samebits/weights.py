@@ -1,4 +1,4 @@
-"""FP8 weights as checkpoints store them -> weight and scales as the layers use them. Called by linear and huggingface."""
+"""FP8 weights as checkpoints store them -> as the layers use them. Called by linear, routes and huggingface."""
 
 from collections.abc import Sequence
 

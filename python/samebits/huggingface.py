@@ -1,0 +1,230 @@
+"""Hugging Face transformers: ``from_pretrained(..., quantization_config=SamebitsConfig())``.
+
+Registers the quantization method "samebits". The names "fp8" and "compressed-tensors" belong to transformers: where a
+folder says so and the caller passes a :class:`SamebitsConfig`, samebits replaces the stock quantizer for that one call
+and logs a line about it. Without a SamebitsConfig transformers works as it always does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import safe_open
+from transformers.quantizers.auto import AutoHfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils import logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+import torch
+from torch import nn
+
+from .convert import convert, replace
+from .linear import Fp8Linear
+from .weights import normal_scale
+
+logger = logging.get_logger(__name__)
+
+
+@register_quantization_config("samebits")
+class SamebitsConfig(QuantizationConfigMixin):
+    """How ``from_pretrained`` puts a model on :class:`samebits.Fp8Linear`.
+
+    A folder with FP8 weights (vLLM fp8, compressed-tensors, ModelOpt, DeepSeek blocks) keeps its weights and scales:
+    the layers that are FP8 in the files are the ones replaced, so its ignored layers stay as they are. Any other folder
+    is loaded in its dtype and then converted, see :func:`samebits.convert`.
+
+    Args:
+        ignore: layers to leave when converting (names, globs, "re:...").
+        scales: "channel" or "tensor", when converting.
+        heads: also convert output and task heads.
+        order: one of ``samebits.ORDERS``.
+        weight_only: keep the activations in BF16.
+        source: the quantization_config that the folder came with; filled in by loading.
+    """
+
+    def __init__(
+        self,
+        ignore: Sequence[str] = (),
+        scales: str = "channel",
+        heads: bool = False,
+        order: str = "hopper-fast",
+        weight_only: bool = False,
+        source: dict[str, Any] | None = None,
+        quant_method: str = "samebits",
+    ) -> None:
+        self.quant_method = quant_method
+        self.ignore = list(ignore)
+        self.scales = scales
+        self.heads = heads
+        self.order = order
+        self.weight_only = weight_only
+        self.source = source
+
+
+@dataclass
+class StoredLayer:
+    """An FP8 layer as the files of a folder hold it: tensor name without the layer -> shape and safetensors dtype."""
+
+    tensors: dict[str, tuple[list[int], str]]
+
+
+def stored_layers(files: Sequence[str]) -> dict[str, StoredLayer]:
+    """The layers of the safetensors ``files`` whose weight is e4m3, by name."""
+    found: dict[str, dict[str, tuple[list[int], str]]] = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                layer, _, tensor = key.rpartition(".")
+                part = file.get_slice(key)
+                found.setdefault(layer, {})[tensor] = (part.get_shape(), part.get_dtype())
+    return {name: StoredLayer(t) for name, t in found.items() if t.get("weight", ([], ""))[1] == "F8_E4M3"}
+
+
+def activation_scheme(source: dict[str, Any] | None) -> str | None:
+    """ "static", "dynamic", "none" (weight-only) or None (unsaid) from a folder's quantization_config.
+
+    Raises:
+        ValueError: dynamic per-tensor activations, whose scale depends on the whole batch.
+    """
+    if not source:
+        return None
+    groups = [g for g in (source.get("config_groups") or {}).values() if isinstance(g, dict)]
+    for group in groups:
+        inputs = group.get("input_activations")
+        if inputs is None:
+            return "none"
+        if inputs.get("dynamic") and inputs.get("strategy") == "tensor":
+            raise ValueError(
+                "dynamic per-tensor activations: their scale depends on the whole batch, so no row has one value"
+            )
+        return "dynamic" if inputs.get("dynamic") else "static"
+    return source.get("activation_scheme")
+
+
+def fused_widths(name: str, rows: int, config: Any) -> list[int] | None:
+    """Rows of each part of a fused layer of the model: gate_up_proj in halves, qkv_proj by the heads."""
+    last = name.rpartition(".")[2]
+    if last == "gate_up_proj" and rows % 2 == 0:
+        return [rows // 2, rows // 2]
+    heads = getattr(config, "num_attention_heads", None)
+    if last != "qkv_proj" or not heads:
+        return None
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return [heads * width, kv_heads * width, kv_heads * width] if (heads + 2 * kv_heads) * width == rows else None
+
+
+@register_quantizer("samebits")
+class SamebitsQuantizer(HfQuantizer):
+    """Replaces the FP8 layers of a folder before loading, or all linears after it."""
+
+    requires_calibration = False
+
+    def __init__(self, quantization_config: SamebitsConfig, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.found = False
+
+    def _process_model_before_weight_loading(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype | None = None,
+        checkpoint_files: Sequence[str] | None = None,
+        **_: Any,
+    ) -> nn.Module:
+        files = [f for f in checkpoint_files or [] if str(f).endswith(".safetensors")]
+        stored = stored_layers(files)
+        self.found = bool(stored)
+        scheme = activation_scheme(self.quantization_config.source)
+        left = dict(stored)
+        for name, module in list(model.named_modules()):
+            key = self._stored_name(name, model, stored)
+            if type(module) is nn.Linear and key is not None:
+                replace(model, name, self._empty_layer(module, stored[key], scheme, dtype or torch.bfloat16))
+                del left[key]
+        if left:
+            raise ValueError(
+                f"{len(left)} FP8 layers of the checkpoint are no nn.Linear of {type(model).__name__} (experts are not "
+                f"covered): {', '.join(sorted(left)[:5])}"
+            )
+        return model
+
+    def _stored_name(self, name: str, model: nn.Module, stored: dict[str, StoredLayer]) -> str | None:
+        prefix = getattr(model, "base_model_prefix", "") + "."
+        for candidate in (name, prefix + name, name.removeprefix(prefix)):
+            if candidate in stored:
+                return candidate
+        return None
+
+    def _empty_layer(self, linear: nn.Linear, stored: StoredLayer, scheme: str | None, dtype: torch.dtype) -> Fp8Linear:
+        """On the meta device, every tensor of the shape that the file has: the loader compares them."""
+        scale = stored.tensors.get("weight_scale") or stored.tensors.get("weight_scale_inv")
+        if scale is None:
+            raise ValueError(f"an FP8 weight [{linear.out_features}, {linear.in_features}] without weight_scale")
+        static = "input_scale" in stored.tensors and scheme in (None, "static")
+        if scheme == "static" and not static:
+            raise ValueError("the checkpoint says static activations, but a layer has no input_scale")
+        layer = Fp8Linear(
+            linear.in_features, linear.out_features, linear.bias is not None, static_input=static, out_dtype=dtype,
+            order=self.quantization_config.order, device="meta",
+            weight_only=self.quantization_config.weight_only or scheme == "none",
+        )  # fmt: skip
+        layer.weight_scale = torch.empty(scale[0], dtype=torch.float32, device="meta")
+        if static:
+            layer.input_scale = torch.empty(stored.tensors["input_scale"][0], dtype=torch.float32, device="meta")
+        return layer
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        config = self.quantization_config
+        if not self.found:
+            return convert(
+                model, ignore=config.ignore, heads=config.heads, scales=config.scales, order=config.order,
+                weight_only=config.weight_only,
+            )  # fmt: skip
+        for name, module in model.named_modules():
+            if not isinstance(module, Fp8Linear):
+                continue
+            n, k = module.weight.shape
+            widths = fused_widths(name, n, model.config)
+            module.weight_scale = normal_scale(module.weight_scale, n, k, widths, f"{name}.weight_scale")
+            if module.input_scale is not None:
+                module.set_input_scale(module.input_scale)
+            module.requires_grad_(False)
+            module.prepare()
+        return model
+
+    def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> list[Any]:
+        from transformers.core_model_loading import WeightRenaming
+
+        rename = WeightRenaming(source_patterns=r"weight_scale_inv", target_patterns="weight_scale")
+        return [rename] + super().update_weight_conversions(weight_conversions, model)
+
+    def is_serializable(self, **_: Any) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        return True
+
+
+_stock_merge = AutoHfQuantizer.merge_quantization_configs
+
+
+def _merge(cls: type, quantization_config: Any, quantization_config_from_args: Any) -> Any:
+    """The stock one raises where the caller's class is not the folder's; a SamebitsConfig wins instead, and says so."""
+    if not isinstance(quantization_config_from_args, SamebitsConfig):
+        return _stock_merge(quantization_config, quantization_config_from_args)
+    stored = quantization_config if isinstance(quantization_config, dict) else quantization_config.to_dict()
+    merged = SamebitsConfig(**quantization_config_from_args.to_dict())
+    if stored.get("quant_method") == "samebits":
+        merged.source = stored.get("source")
+    else:
+        logger.warning(f"samebits replaces the stock quantizer for quant_method={stored.get('quant_method')!r}")
+        merged.source = stored
+    return merged
+
+
+AutoHfQuantizer.merge_quantization_configs = classmethod(_merge)

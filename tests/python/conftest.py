@@ -1,0 +1,17 @@
+"""Fixtures of the Python tests: the devices there are, and comparison by bits."""
+
+import pytest
+from helpers import DEVICES
+
+import torch
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every test that takes it runs on the CPU, and on CUDA where samebits has kernels for the GPU."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,111 @@
+"""What the Python tests share: devices, random operands, bits, and the contract evaluated in numpy."""
+
+import numpy as np
+import samebits
+
+import torch
+from torch import Tensor
+
+FP8 = torch.float8_e4m3fn
+C3 = [
+    (1, 256, 128), (1, 16384, 1024), (1, 24576, 496), (16, 256, 496), (16, 16384, 128), (16, 24576, 4096),
+    (32, 8192, 4096), (32, 16384, 4096), (33, 1024, 1024), (33, 8192, 128), (64, 2048, 496), (64, 16384, 1024),
+    (100, 8192, 496), (128, 32768, 4096), (256, 4096, 4096), (512, 256, 1024), (512, 8192, 4096), (512, 16384, 128),
+    (512, 24576, 128),
+]  # fmt: skip
+C3_UNALIGNED = [(32, 3420, 1280), (32, 1280, 6840), (1, 3420, 1280), (64, 6840, 1280), (16, 100, 200), (33, 255, 513)]
+
+
+def _devices() -> list[str]:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        samebits.kernel("cuda", "hopper-fast", 16, 16, 16)  # a GPU that samebits cannot use is an error, not a skip
+        found.append("cuda")
+    return found
+
+
+DEVICES = _devices()
+
+
+def bits(t: Tensor) -> Tensor:
+    """The same memory as integers, on the CPU: torch.equal of two of them compares bits, NaN and -0 included."""
+    return t.detach().cpu().contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[t.element_size()])
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(bits(a), bits(b))
+
+
+def random_fp8(rows: int, columns: int, device: torch.device | str = "cpu", spread: float = 1.0) -> Tensor:
+    return (torch.randn(rows, columns) * spread).clamp(-448, 448).to(FP8).to(device)
+
+
+def operands(m: int, n: int, k: int, device: torch.device | str = "cpu", per_channel: bool = True):
+    """a [M, K], b [K, N] column-major, scale_a [M, 1], scale_b [1, N] or [1]: random, scales no powers of two."""
+    a, b = random_fp8(m, k, device), random_fp8(n, k, device).t()
+    scale_a = (torch.rand(m, 1) * 0.1 + 0.01).to(device)
+    scale_b = (torch.rand(1, n) * 0.1 + 0.01).to(device) if per_channel else torch.tensor([0.037], device=device)
+    return a, b, scale_a, scale_b
+
+
+def check_invariant(compute, x: Tensor, sizes: list[int]) -> None:
+    """The row x[0] alone and as first and last of every batch: the same bits. Raises AssertionError where not."""
+    alone = bits(compute(x[:1]))
+    for m in sizes:
+        rest = x[1:m]
+        for place, batch in ((0, torch.cat([x[:1], rest])), (m - 1, torch.cat([rest, x[:1]]))):
+            got = bits(compute(batch)[place : place + 1])
+            assert torch.equal(got, alone), f"row {place} of a batch of {m} differs in {(got != alone).sum()} elements"
+
+
+def _decode(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """e4m3 codes -> values and the exponents that the matrix unit sees (a subnormal counts as -6)."""
+    field, fraction = (codes >> 3) & 15, codes & 7
+    exponent = np.where(field == 0, -6, field.astype(np.int64) - 7)
+    value = np.ldexp(np.where(field == 0, fraction, fraction + 8).astype(np.float64), exponent - 3)
+    return np.where(codes & 128, -value, value), exponent
+
+
+def _truncate(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """x toward zero to a multiple of 2^(exponent - 13)."""
+    return np.ldexp(np.trunc(np.ldexp(x, 13 - exponent)), exponent - 13)
+
+
+def reference_accumulate(a: Tensor, b: Tensor, promoted: bool = False) -> np.ndarray:
+    """FP32 accumulators of a [M, K] . b [N, K], e4m3, in the Order hopper-fast or hopper-promoted: docs/contract.md."""
+    (av, ae), (bv, be) = _decode(bits(a).numpy()), _decode(bits(b).numpy())
+    k = av.shape[1]
+    acc = np.zeros((av.shape[0], bv.shape[0]))
+    total = np.zeros_like(acc, dtype=np.float32)
+    for start in range(0, k, 32):
+        part = slice(start, min(start + 32, k))
+        product = av[:, None, part] * bv[None, :, part]
+        exponents = np.where(product != 0, ae[:, None, part] + be[None, :, part], -1000)
+        largest = np.maximum(exponents.max(-1), np.where(acc != 0, np.frexp(acc)[1] - 1, -1000))
+        terms = _truncate(product, largest[..., None]).sum(-1) + _truncate(acc, largest)
+        acc = np.where(terms == 0, 0.0, _truncate(terms, np.frexp(terms)[1] - 1))
+        if promoted and (part.stop % 128 == 0 or part.stop == k):
+            total, acc = total + acc.astype(np.float32), np.zeros_like(acc)
+    return total if promoted else acc.astype(np.float32)
+
+
+def _fma(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """float32(x * y + z), rounded once: the product is exact in float64, the sum is rounded to odd, then to FP32."""
+    product, z = x.astype(np.float64) * y.astype(np.float64), z.astype(np.float64)
+    s = product + z
+    high = s - product
+    error = (product - (s - high)) + (z - high)
+    even = (s.view(np.int64) & 1) == 0
+    toward = np.where(error > 0, np.inf, -np.inf)
+    return np.where((error != 0) & even, np.nextafter(s, toward), s).astype(np.float32)
+
+
+def reference_mm(
+    a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None, out_dtype: torch.dtype, promoted=False
+) -> Tensor:
+    """scaled_mm by definition. a [M, K], b [N, K] e4m3 on the CPU, scale_a [M, 1] or [1], scale_b [N] or [1]."""
+    t = scale_a.numpy().reshape(-1, 1) * reference_accumulate(a, b, promoted)
+    channel = np.broadcast_to(scale_b.numpy().reshape(1, -1), t.shape)
+    if bias is None:
+        return torch.from_numpy(channel * t).to(out_dtype)
+    return torch.from_numpy(_fma(channel, t, np.broadcast_to(bias.float().numpy(), t.shape))).to(out_dtype)

