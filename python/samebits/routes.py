@@ -5,10 +5,9 @@ Every route is batch invariant: a row's bits depend on that row alone.
 
 from typing import Any
 
-from torch.nn import functional
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import ops
 from .weights import BLOCK, dequantized, pad, round_up

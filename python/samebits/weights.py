@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch.nn import functional
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from . import ops
 

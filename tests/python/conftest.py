@@ -1,9 +1,9 @@
 """Fixtures of the Python tests: the devices there are, and comparison by bits."""
 
 import pytest
-from helpers import DEVICES
-
 import torch
+
+from helpers import DEVICES
 
 
 @pytest.fixture(params=DEVICES)

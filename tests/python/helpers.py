@@ -1,10 +1,10 @@
 """What the Python tests share: devices, random operands, bits, and the contract evaluated in numpy."""
 
 import numpy as np
-import samebits
-
 import torch
 from torch import Tensor
+
+import samebits
 
 FP8 = torch.float8_e4m3fn
 C3 = [

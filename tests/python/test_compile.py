@@ -1,12 +1,12 @@
 """torch.compile without graph breaks and with any M from one graph; CUDA graphs; streams."""
 
 import pytest
+import torch
+from torch import nn
+
 import samebits
 from helpers import DEVICES, operands, same_bits
 from samebits import Fp8Linear
-
-import torch
-from torch import nn
 
 
 class CountingBackend:

@@ -1,10 +1,10 @@
 """A row's bits do not depend on the batch: vLLM's test of its batch-invariant FP8 GEMM at tolerance 0, and wider."""
 
 import pytest
+import torch
+
 import samebits
 from helpers import bits, check_invariant, random_fp8, same_bits
-
-import torch
 
 SHAPES = [(1024, 2048), (4608, 4096)]  # (N, K) of vLLM's tests/v1/determinism/test_cutlass_batch_invariance.py
 BATCHES = [1, 16, 17, 32, 64, 65, 256, 257]

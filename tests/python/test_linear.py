@@ -5,12 +5,12 @@ import io
 import pickle
 
 import pytest
+import torch
+from torch import nn
+
 import samebits
 from helpers import C3_UNALIGNED, FP8, check_invariant, random_fp8, reference_mm, same_bits
 from samebits import Fp8Linear
-
-import torch
-from torch import nn
 
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -9,14 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import samebits
-from helpers import bits, same_bits
+import torch
 from safetensors.torch import load_file, save_file
-from samebits import Fp8Linear, SamebitsConfig
+from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
-import torch
-from torch import nn
+import samebits
+from helpers import bits, same_bits
+from samebits import Fp8Linear, SamebitsConfig
 
 SENTENCES = [
     "A man is playing the guitar.", "The cat sleeps on the warm window sill.", "Interest rates rose again this month.",

@@ -1,10 +1,10 @@
 """torch.ops.samebits: schemas, fakes, the bits of the contract, strides, empty shapes and refusals."""
 
 import pytest
+import torch
+
 import samebits
 from helpers import C3, C3_UNALIGNED, FP8, operands, random_fp8, reference_mm, same_bits
-
-import torch
 
 OPS = torch.ops.samebits
 HALVES = [torch.bfloat16, torch.float16]
