@@ -219,6 +219,10 @@ TEST_F(CheckpointTest, TensorParallelShardsAreNamed) {
   EXPECT_TRUE(c.linears().empty());
   ASSERT_EQ(c.not_covered().size(), 2u);
   EXPECT_EQ(c.not_covered()[1].name, "model-rank-1-part-0.safetensors");
+  for (const char* file : {"rank0.safetensors", "mp_rank_00_model_states.safetensors", "model.tp_rank-3.safetensors"})
+    EXPECT_NE(reason(Checkpoint::open(folder_ / file)).find("tensor-parallel shard"), std::string::npos) << file;
+  for (const char* file : {"frank1.safetensors", "rank.safetensors", "rank-x.safetensors", "reranker-0.safetensors"})
+    expect_error([&] { Checkpoint::open(folder_ / file); }, ErrorCode::kIo, "No such file");
   EXPECT_NE(reason(Checkpoint::open(folder_ / "model-rank-0-part-0.safetensors")).find("tensor-parallel shard"),
             std::string::npos);
 }

@@ -1,4 +1,5 @@
 // The samebits executable: subcommands, --version, and errors mapped to exit codes.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -24,6 +25,8 @@ Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such
 ExitCode code_of(const Error& error) { return error.code() == ErrorCode::kDeviceFault ? kDeviceFault : kBadRequest; }
 
 int run(int argc, char** argv) {
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // a file size limit is then an Error like a full disk, and temporary files are removed
   CLI::App app("samebits: FP8 linear layers whose output bits never depend on the batch");
   app.set_version_flag("--version", "samebits " SAMEBITS_VERSION);
   app.footer(kExamples);

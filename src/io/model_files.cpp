@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <regex>
 
 namespace samebits {
 namespace fs = std::filesystem;
@@ -25,10 +24,18 @@ Json read_json(const fs::path& path) {
   return json;
 }
 
-// vLLM's sharded_state ("model-rank-0-part-0"), TensorRT-LLM ("rank0") and Megatron ("mp_rank_00", "tp_rank_0").
-bool is_slice(const std::string& name) {
-  static const std::regex pattern("(.*[-_.])?rank[-_]?[0-9]+([-_.].*)?\\.safetensors");
-  return std::regex_match(name, pattern);
+// The word "rank" and a number: vLLM's sharded_state ("model-rank-0-part-0"), TensorRT-LLM ("rank0") and Megatron
+// ("mp_rank_00").
+bool is_slice(std::string_view name) {
+  constexpr std::string_view kRank = "rank";
+  if (!name.ends_with(".safetensors")) return false;
+  for (size_t at = name.find(kRank); at != name.npos; at = name.find(kRank, at + 1)) {
+    const bool word = at == 0 || std::string_view("-_.").find(name[at - 1]) != std::string_view::npos;
+    size_t next = at + kRank.size();  // the suffix ".safetensors" keeps it inside of the name
+    if (name[next] == '-' || name[next] == '_') ++next;
+    if (word && name[next] >= '0' && name[next] <= '9') return true;
+  }
+  return false;
 }
 
 // A shard is a file of the same folder: an index must not reach out of it.
