@@ -21,6 +21,7 @@ check src/cuda 'samebits|numerics|cuda|cutlass|cute'
 check src/io 'samebits|numerics|cuda|core|io'
 check src/core 'samebits|numerics|cpu|cuda|core'
 check src/cli 'samebits|numerics|cpu|cuda|core|io|cli'
+check src/torch 'samebits|numerics|cuda|core|torch'
 
 check src/torch 'samebits|core|cuda|torch'
 
@@ -37,7 +38,7 @@ refuse() {
 below_cli=(include/samebits src/numerics src/cpu src/cuda src/io src/core)
 refuse 'torch has no place below src/torch' '#include *[<"](torch|ATen|c10)/' "${below_cli[@]}" src/cli
 refuse 'torch is met through its stable ABI only' '#include *[<"](ATen|c10|torch/(torch|extension|library))' src/torch
-refuse 'CUDA headers belong to src/cuda' '#include *<cu(da|blas|tlass)' include/samebits src/numerics src/cpu src/io src/core src/cli
+refuse 'CUDA headers belong to src/cuda' '#include *<cu(da|blas|tlass)' include/samebits src/numerics src/cpu src/io src/core src/cli src/torch
 refuse 'below src/cli nothing prints, exits or reads the environment' \
   'std::(cout|cerr|clog|getenv|exit)|[^a-z_](printf|puts|getenv|exit)\(|fmt::print' "${below_cli[@]}"
 exit $bad
