@@ -142,7 +142,7 @@ class Fp8Linear(nn.Module):
         """A layer of the tensors that vLLM fp8, compressed-tensors, ModelOpt or DeepSeek checkpoints store.
 
         Args:
-            weight: [N, K] float8_e4m3fn; kept, not copied.
+            weight: [N, K] float8_e4m3fn; kept, not copied. The layer lives on its device.
             weight_scale: a scalar, [1], [N], [N, 1], blocks, or one value for each part of a fused layer.
             input_scale: a static activation scale; several (fused parts) count as the largest. None: dynamic.
             bias: [N].
@@ -153,6 +153,7 @@ class Fp8Linear(nn.Module):
         if weight.dim() != 2 or weight.dtype != torch.float8_e4m3fn:
             raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}; it must be float8_e4m3fn [N, K]")
         n, k = weight.shape
+        weight_scale = weight_scale.to(weight.device)
         if requantize_fused:
             if widths is None or weight_scale.numel() != len(widths):
                 raise ValueError(f"requantize_fused needs a width for each of {weight_scale.numel()} scales: {widths}")
@@ -165,7 +166,7 @@ class Fp8Linear(nn.Module):
         layer.weight = weight.contiguous()
         layer.weight_scale = normal_scale(weight_scale, n, k, widths)
         if bias is not None:
-            layer.bias = nn.Parameter(bias.detach().to(out_dtype), requires_grad=False)
+            layer.bias = nn.Parameter(bias.detach().to(weight.device, out_dtype), requires_grad=False)
         if input_scale is not None:
             layer.set_input_scale(input_scale)
         return layer.prepare()

@@ -113,6 +113,20 @@ def test_a_row_has_the_same_bits_in_every_batch(device, folders, minilm):
                 assert torch.equal(bits(first[:1]), alone) and torch.equal(bits(last[-1:]), alone), f"{name}, {size}"
 
 
+def test_whole_forwards_on_the_cpu_have_the_same_bits(folders, minilm):
+    """The model as it runs: torch's own attention and norms treat rows alike on the CPU, so every linear must."""
+    model = load(folders["compressed-tensors"], "cpu")
+    seen: dict[str, torch.Tensor] = {}
+    for name, module in fp8_layers(model).items():
+        module.register_forward_hook(lambda _, x, out, name=name: seen.__setitem__(name, out[:1].clone()))
+    alone = embed(model, tokens(minilm, SENTENCES[:1], "cpu"))
+    first = dict(seen)
+    for size in (2, 17, 64, 256):
+        batch = tokens(minilm, (SENTENCES * 32)[:size], "cpu")
+        assert same_bits(embed(model, batch)[:1], alone)
+        assert [name for name in first if not same_bits(seen[name], first[name])] == []
+
+
 def test_embeddings_stay_close_to_fp32(device, folders, minilm, record_property):
     reference = AutoModel.from_pretrained(minilm).to(device)
     batch = tokens(minilm, SENTENCES, device)

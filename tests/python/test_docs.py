@@ -1,0 +1,18 @@
+"""The documentation is that of this code, and the examples run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_api_page_is_current():
+    subprocess.run([sys.executable, ROOT / "scripts" / "python_docs.py", "--check"], check=True)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_example_runs(example):
+    subprocess.run([sys.executable, example], check=True, timeout=600)
