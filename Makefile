@@ -62,7 +62,7 @@ wheel: $(STAMPS)/apt-build .venv/wheel-stamp ## a wheel with every architecture,
 	rm -rf dist build/wheel
 	SAMEBITS_ARCHS=$(TEST_ARCHS) .venv/bin/python -m build --wheel --no-isolation --outdir build/wheel
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel repair --exclude 'libtorch*' --wheel-dir dist build/wheel/*.whl
-	@ls dist
+	@echo "dist/: the tag gives the oldest glibc; torch >= 2.11; GPU kernels: $(TEST_ARCHS); installs without a compiler" && ls dist
 
 .venv/bench-stamp: bench/requirements.txt .venv/stamp
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt

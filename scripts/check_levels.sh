@@ -23,8 +23,6 @@ check src/core 'samebits|numerics|cpu|cuda|core'
 check src/cli 'samebits|numerics|cpu|cuda|core|io|cli'
 check src/torch 'samebits|numerics|cuda|core|torch'
 
-check src/torch 'samebits|core|cuda|torch'
-
 # refuse WHAT PATTERN ROOM...: no line of the rooms may match.
 refuse() {
   local what=$1 pattern=$2 found

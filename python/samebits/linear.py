@@ -292,7 +292,12 @@ class Fp8Linear(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        """Takes the scale shapes and names of the checkpoint formats, then prepares the layer."""
+        """Takes the scale shapes and names of the checkpoint formats, then prepares the layer.
+
+        Of a trainable layer's state a layer that is not trainable takes the FP8 weight and leaves ``master``.
+        """
+        if self.master is None:
+            state_dict.pop(prefix + "master", None)
         inverse = state_dict.pop(prefix + "weight_scale_inv", None)
         if inverse is not None:
             state_dict[prefix + "weight_scale"] = inverse
