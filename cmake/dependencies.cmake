@@ -1,4 +1,4 @@
-# find_package only: nothing is downloaded. The apt names are in the Makefile and in the messages below.
+# find_package only: nothing is downloaded. The apt names are in scripts/apt.sh and in the messages below.
 function(samebits_require found apt what)
   if(NOT ${found})
     message(FATAL_ERROR "samebits needs ${what}: apt-get install ${apt} (or run `make setup`)")
@@ -26,17 +26,14 @@ if(SAMEBITS_BENCH)
   samebits_require(benchmark_FOUND libbenchmark-dev "Google Benchmark")
 endif()
 
-# Debian ships no CMake package for xxHash.
+# Debian ships no CMake package for xxHash; it is used header-only.
 find_path(XXHASH_INCLUDE_DIR xxhash.h)
-find_library(XXHASH_LIBRARY xxhash)
-if(NOT XXHASH_INCLUDE_DIR OR NOT XXHASH_LIBRARY)
+if(NOT XXHASH_INCLUDE_DIR)
   message(FATAL_ERROR "samebits needs xxHash: apt-get install libxxhash-dev (or run `make setup`)")
 endif()
-if(NOT TARGET xxHash::xxhash)
-  add_library(xxHash::xxhash UNKNOWN IMPORTED)
-  set_target_properties(xxHash::xxhash PROPERTIES IMPORTED_LOCATION "${XXHASH_LIBRARY}"
-                                                  INTERFACE_INCLUDE_DIRECTORIES "${XXHASH_INCLUDE_DIR}")
-endif()
+add_library(xxHash::xxhash INTERFACE IMPORTED)
+target_include_directories(xxHash::xxhash INTERFACE "${XXHASH_INCLUDE_DIR}")
+target_compile_definitions(xxHash::xxhash INTERFACE XXH_INLINE_ALL)
 
 # ccache saves a minute for each kernel that did not change.
 find_program(CCACHE ccache)

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -72,6 +73,15 @@ struct Random {
   uint32_t below(uint32_t n) { return static_cast<uint32_t>((next() >> 32) * n >> 32); }
   double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 };
+
+/// FP32 values at the edges of FP32 and fp16, for scales and biases.
+inline std::vector<float> edge_values() {
+  const auto bits = [](uint32_t b) { return std::bit_cast<float>(b); };
+  return {0.0f,     -0.0f,    bits(0x7f800000), bits(0xff800000), bits(0x7fc00001),
+          1e30f,    -1e38f,   bits(1),          bits(0x800fffff), 1e-30f,
+          65504.0f, 65520.0f, bits(0xffffffff), 0x1p-126f,        0x1p-20f,
+          -3.0f};
+}
 
 /// Kinds of FP8 data that stress different parts of a matrix unit.
 enum class Data { kAllPatterns, kNormal, kSubnormal, kMostlyZero, kCancelling };

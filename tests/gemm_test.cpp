@@ -50,6 +50,20 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrder) {
   EXPECT_GE(ran, 100);
 }
 
+// NaN, infinity, zero, subnormal and huge scales and biases, NaN operands and a row of zeros, through every row.
+TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderAtTheEdges) {
+  Random random{11};
+  for (const OrderSpec& order : kOrders)
+    for (Dtype out : kOuts)
+      for (std::string_view kernel : kernels(device(), order.order, out))
+        for (bool with_bias : {false, true})
+          for (int64_t m : {33, 140}) {
+            const HostProblem p = edge_problem(random, order.order, m, 144, 48, out, with_bias);
+            ASSERT_TRUE(same_bits(run(device(), p, kernel).view(), expected(p).view()))
+                << kernel << " " << order.name << " m=" << m << " " << name(out) << (with_bias ? " bias" : "");
+          }
+}
+
 TEST_P(GemmTest, OneScaleForAllEqualsThatScaleForEach) {
   Random random{2};
   HostProblem p = random_problem(random, Order::kHopperFast, Data::kNormal, 37, 80, 160);
@@ -176,6 +190,9 @@ TEST_P(GemmTest, BadInputIsRefusedWithTheNumbers) {
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.scale_b.data = nullptr; }), "scale_b"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.a.data = nullptr; }), "null"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.a.cols = p.b.cols = 0; }), "K is 0"));
+  EXPECT_TRUE(has(message([](GemmProblem& p) { p.out.row_stride = 8; }), "overlap at strides (8,1)"));
+  EXPECT_TRUE(has(message([](GemmProblem& p) { p.out.row_stride = 0; }), "overlap"));
+  EXPECT_TRUE(has(message([](GemmProblem& p) { p.a.dtype = static_cast<Dtype>(9); }), "9 is no Dtype"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.bias = ConstView(p.a.data, Dtype::kBf16, 1, 31); }), "[1,31]"));
   if (device().is_cpu()) return;
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.a.cols = p.b.cols = 47; }), "K=47"));

@@ -71,12 +71,24 @@ inline HostProblem random_problem(Random& random, Order order, Data kind, int64_
     p.bias.emplace(out, 1, n);
     for (int64_t i = 0; i < n; ++i) {
       const float x = random_scales(random, 1)[0] * 100;
-      if (out == Dtype::kF32)
-        p.bias->as<float>()[i] = x;
-      else
-        p.bias->as<uint16_t>()[i] = static_cast<uint16_t>(encode(format_of(out), x));
+      store(out, p.bias->view().at(0, i), x);
     }
   }
+  return p;
+}
+
+/// The same with scales and biases at the edges of FP32, a row of zeros, and NaN codes in one row of a and one of b.
+inline HostProblem edge_problem(Random& random, Order order, int64_t m, int64_t n, int64_t k, Dtype out,
+                                bool with_bias) {
+  HostProblem p = random_problem(random, order, Data::kAllPatterns, m, n, k, out, with_bias);
+  const std::vector<float> edges = edge_values();
+  for (size_t i = 0; i < p.scale_a.size(); i += 2) p.scale_a[i] = edges[i / 2 % edges.size()];
+  for (size_t i = 0; i < p.scale_b.size(); i += 3) p.scale_b[i] = edges[i / 3 % edges.size()];
+  for (int64_t i = 0; with_bias && i < n; i += 5)
+    store(out, p.bias->view().at(0, i), edges[static_cast<size_t>(i / 5) % edges.size()]);
+  std::fill_n(p.a.bytes.begin(), k, std::byte{0});
+  p.a.as<uint8_t>()[(m - 1) * k + k / 2] = 0x7f;
+  p.b.as<uint8_t>()[n / 2 * k + k - 1] = 0xff;
   return p;
 }
 
@@ -105,6 +117,13 @@ class OnDevice {
     if (p.bias) p.bias.data = bias_.data();
     p.out.data = out_.data();
     return p;
+  }
+
+  /// Other activations of the same shape, and an output that no kernel has written.
+  void renew(const Matrix& a) {
+    if (device_->is_cpu()) return;
+    a_.upload(a.bytes.data(), a.bytes.size());
+    out_.fill(0x5a);
   }
 
   /// The output as it is now; the caller has waited for the stream.

@@ -2,7 +2,6 @@
 // its digest is a function of the weights, the seed and the contract alone.
 #include "samebits/verify.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "cli/verify.h"

@@ -15,10 +15,23 @@ template <class... Args>
 }
 
 inline void check_view(const char* what, const ConstView& v) {
+  if (size_of(v.dtype) == 0) bad_input("{}: {} is no Dtype", what, static_cast<int>(v.dtype));
   if (v.rows < 0 || v.cols < 0) bad_input("{}: shape [{},{}] is negative", what, v.rows, v.cols);
   if (!v.data && v.rows && v.cols) bad_input("{}: null pointer for shape [{},{}]", what, v.rows, v.cols);
   if (v.row_stride < 0 || v.col_stride < 0)
     bad_input("{}: strides ({},{}) are negative", what, v.row_stride, v.col_stride);
+}
+
+/// A view that is written: no two of its elements may share an address, or the last writer would decide.
+inline void check_written(const char* what, const ConstView& v) {
+  check_view(what, v);
+  if (v.rows == 0 || v.cols == 0) return;
+  const int64_t row_span = (v.rows - 1) * v.row_stride, col_span = (v.cols - 1) * v.col_stride;
+  const bool rows_apart = (v.rows == 1 || v.row_stride > col_span) && (v.cols == 1 || v.col_stride > 0);
+  const bool cols_apart = (v.cols == 1 || v.col_stride > row_span) && (v.rows == 1 || v.row_stride > 0);
+  if (!rows_apart && !cols_apart)
+    bad_input("{}: elements of shape [{},{}] overlap at strides ({},{})", what, v.rows, v.cols, v.row_stride,
+              v.col_stride);
 }
 
 inline void check_fp8(const char* what, const ConstView& v) {

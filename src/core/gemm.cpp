@@ -12,7 +12,7 @@ namespace {
 void check_shapes(const GemmProblem& p) {
   check_fp8("a", p.a);
   check_fp8("b", p.b);
-  check_view("out", p.out);
+  check_written("out", p.out);
   if (p.a.cols != p.b.cols)
     bad_input("a is [{},{}] and b is [{},{}]: their K differs", p.a.rows, p.a.cols, p.b.rows, p.b.cols);
   if (p.k() == 0) bad_input("K is 0: a is [{},{}]", p.a.rows, p.a.cols);

@@ -3,7 +3,6 @@
 
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>

@@ -15,7 +15,7 @@ void check_float(const char* what, const ConstView& v) {
 
 void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
   if (q.dtype != Dtype::kE4m3) bad_input("q is {}; it must be e4m3", name(q.dtype));
-  check_view("q", q);
+  check_written("q", q);
   if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
     bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
 }
@@ -64,6 +64,7 @@ void quantize_weight(ConstView w, Granularity granularity, View q, float* scale,
 void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch) {
   check_fp8("q", q);
   check_float("out", out);
+  check_written("out", out);
   check_scales("scale", scale, q.rows);
   if (out.rows != q.rows || out.cols != q.cols)
     bad_input("out is [{},{}] for an input of [{},{}]", out.rows, out.cols, q.rows, q.cols);

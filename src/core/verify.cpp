@@ -2,7 +2,6 @@
 #include "samebits/verify.h"
 
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <cmath>
 
 #include "core/verify_layer.h"
+#include "numerics/float_env.h"
 
 namespace samebits {
 namespace {
@@ -100,6 +100,7 @@ std::vector<int64_t> default_batches(const DeviceInfo& device) {
 }
 
 VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& options) {
+  const FloatEnv env;
   std::vector<const VerifyLayer*> sorted;
   double work = 0, done = 0;
   for (const VerifyLayer& layer : layers) {

@@ -6,19 +6,24 @@
 
 #include <cstdint>
 
+#include "numerics/float_env.h"
+
 namespace samebits::cpu {
 
 /// Calls body(first, last) on disjoint parts of [0, count) of at least `grain`, on `threads` threads (0: all).
 template <class Body>
 void parallel_for(int64_t count, int64_t grain, int threads, const Body& body) {
   if (count <= grain || threads == 1) {
+    const FloatEnv env;
     if (count > 0) body(int64_t{0}, count);
     return;
   }
   oneapi::tbb::task_arena arena(threads > 0 ? threads : oneapi::tbb::task_arena::automatic);
   arena.execute([&] {
-    oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int64_t>(0, count, grain),
-                              [&](const auto& range) { body(range.begin(), range.end()); });
+    oneapi::tbb::parallel_for(oneapi::tbb::blocked_range<int64_t>(0, count, grain), [&](const auto& range) {
+      const FloatEnv env;  // of the worker
+      body(range.begin(), range.end());
+    });
   });
 }
 

@@ -62,11 +62,13 @@ void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bo
 
 void quantize_static(ConstView x, const float* scale, View q, int threads) {
   const RowQuantizers rows = quantizers();
+  const FloatEnv env;
   const float reciprocal = 1.0f / *scale;
   for_each_row(x, threads, [&](int64_t row) { rows.quantize(x, row, reciprocal, true, q); });
 }
 
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what, int threads) {
+  const FloatEnv env;
   const RowQuantizers rows = quantizers();
   std::vector<RowRange> ranges(static_cast<size_t>(w.rows));
   for_each_row(w, threads, [&](int64_t row) { ranges[static_cast<size_t>(row)] = rows.measure(w, row); });

@@ -76,6 +76,9 @@ struct Cutlass3Tile {
     Gemm gemm;
     const auto stream = static_cast<cudaStream_t>(launch.stream);
     check(Gemm::can_implement(args), "can_implement");
+    if (static_cast<int64_t>(Gemm::get_workspace_size(args)) > launch.workspace_bytes)
+      throw Error(ErrorCode::kBadInput, "workspace of " + std::to_string(launch.workspace_bytes) +
+                                            " bytes, CUTLASS needs " + std::to_string(Gemm::get_workspace_size(args)));
     check(gemm.initialize(args, launch.workspace, stream), "initialize");
     check(gemm.run(stream), "run");
   }

@@ -1,10 +1,12 @@
-// The contract evaluated one element at a time. Called by tests, the fuzzers and `samebits audit --reference`.
+// The contract evaluated one element at a time. Called by the tests, by verify and `samebits audit --reference`, and by
+// the CPU backend for outputs that a NaN or an infinity reaches.
 #include "numerics/reference.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "numerics/float_env.h"
 #include "numerics/formats.h"
 #include "numerics/mma.h"
 
@@ -37,6 +39,7 @@ float reference_epilogue(float acc, float scale_a, float scale_b, const float* b
 }
 
 void reference_gemm(const GemmProblem& p) {
+  const FloatEnv env;
   const OrderSpec& order = spec(p.order);
   for (int64_t m = 0; m < p.m(); ++m)
     for (int64_t n = 0; n < p.n(); ++n) {

@@ -1,13 +1,11 @@
 // Records what this GPU returns, for tests/golden: the bare matrix unit (unit.safetensors) and the library's rows with
 // their epilogue (epilogue.safetensors). Compares each call with the reference and says which differ. Run on a Hopper:
-//   build/tests/record/samebits_record OUT_DIRECTORY
+//   build/test/tests/samebits_record OUT_DIRECTORY
 #include <fmt/format.h>
 
-#include <bit>
 #include <ctime>
 #include <deque>
 #include <filesystem>
-#include <limits>
 
 #include "io/recording.h"
 #include "numerics/formats.h"
@@ -100,29 +98,11 @@ void record_unit(const std::filesystem::path& directory, const DeviceInfo& devic
   tape.write(directory / "unit.safetensors", device);
 }
 
-float from_bits(uint32_t bits) { return std::bit_cast<float>(bits); }
-
 /// Scales and biases at the edges of FP32 and fp16, through the rows of the tables.
 void record_epilogue(const std::filesystem::path& directory, const DeviceInfo& device) {
   Tape tape;
   Random random{2027};
-  const float infinity = std::numeric_limits<float>::infinity();
-  const std::vector<float> edges = {0.0f,
-                                    -0.0f,
-                                    infinity,
-                                    -infinity,
-                                    from_bits(0x7fc00001),
-                                    1e30f,
-                                    -1e38f,
-                                    from_bits(1),
-                                    from_bits(0x800fffff),
-                                    1e-30f,
-                                    65504.0f,
-                                    65520.0f,
-                                    from_bits(0xffffffff),
-                                    0x1p-126f,
-                                    0x1p-20f,
-                                    -3.0f};
+  const std::vector<float> edges = edge_values();
   const auto run_and_add = [&](const HostProblem& p, const std::string& what) { tape.add(p, run(device, p), what); };
   for (Order order : {Order::kHopperFast, Order::kHopperPromoted})
     for (Dtype out : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
@@ -137,13 +117,7 @@ void record_epilogue(const std::filesystem::path& directory, const DeviceInfo& d
         run_and_add(p, what + " edges");
         if (!with_bias) continue;
         p.scale_a.assign(1, 0.25f);
-        for (int64_t i = 0; i < 32; ++i) {
-          if (out == Dtype::kF32)
-            p.bias->as<float>()[i] = edges[static_cast<size_t>(i) % 16];
-          else
-            p.bias->as<uint16_t>()[i] =
-                static_cast<uint16_t>(encode(format_of(out), edges[static_cast<size_t>(i) % 16]));
-        }
+        for (int64_t i = 0; i < 32; ++i) store(out, p.bias->view().at(0, i), edges[static_cast<size_t>(i) % 16]);
         run_and_add(p, what + " bias edges");
         p.a.as<uint8_t>()[65] = 0x7f;  // NaN in one row of a, one of b
         p.b.as<uint8_t>()[3 * 64 + 5] = 0xff;
