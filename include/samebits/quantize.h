@@ -24,7 +24,7 @@ enum class Granularity : uint8_t { kPerTensor, kPerChannel };
 
 /// Weights: scale = max(absmax / 448, 1 / (448 * 512)) over the tensor or the row, q = e4m3(w / scale).
 /// w [N,K] bf16, fp16 or fp32; q [N,K] e4m3; scale [1] or [N]. CPU: NaN or infinity in w throws Error with its
-/// coordinate (`what` names the tensor in the message). CUDA: the caller checks, see find_non_finite.
+/// coordinate (`what` names the tensor in the message). CUDA: the caller checks, see check_finite.
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what,
                      const Launch& launch = {});
 
@@ -38,6 +38,9 @@ struct Coordinate {
 std::optional<Coordinate> find_nan(ConstView matrix);
 /// The first NaN or infinity.
 std::optional<Coordinate> find_non_finite(ConstView matrix);
+/// Throw Error(kBadInput) "WHAT[3,5] is nan" at the first of them.
+void check_no_nan(ConstView matrix, std::string_view what);
+void check_finite(ConstView matrix, std::string_view what);
 
 /// out = cast(q * scale): FP32 product, one rounding. q [N,K] e4m3 or e5m2; out bf16, fp16 or fp32.
 void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch = {});

@@ -1,8 +1,11 @@
 // Finds the values that no weight may hold. Called before a checkpoint is quantized or verified.
+#include <fmt/format.h>
+
 #include <cstring>
 #include <optional>
 
 #include "numerics/formats.h"
+#include "samebits/error.h"
 #include "samebits/quantize.h"
 
 namespace samebits {
@@ -33,9 +36,17 @@ std::optional<Coordinate> find(const ConstView& v, bool infinity_too) {
   return std::nullopt;
 }
 
+void refuse(const ConstView& v, const std::optional<Coordinate>& at, std::string_view what) {
+  if (at)
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{}[{},{}] is {}", what, at->row, at->col, load(v.dtype, v.at(at->row, at->col))));
+}
+
 }  // namespace
 
 std::optional<Coordinate> find_nan(ConstView matrix) { return find(matrix, false); }
 std::optional<Coordinate> find_non_finite(ConstView matrix) { return find(matrix, true); }
+void check_no_nan(ConstView matrix, std::string_view what) { refuse(matrix, find_nan(matrix), what); }
+void check_finite(ConstView matrix, std::string_view what) { refuse(matrix, find_non_finite(matrix), what); }
 
 }  // namespace samebits
