@@ -66,8 +66,8 @@ TEST_F(QuantizeCheckpointTest, CompressedTensorsByDefault) {
   size_t calls = 0;
   const QuantizeReport report = quantize_checkpoint(
       in(), folder_ / "out", {},
-      [&](std::string_view, size_t done, size_t total) { EXPECT_TRUE(done == calls++ && total == 2); });
-  EXPECT_EQ(calls, 2u);
+      [&](std::string_view, size_t done, size_t total) { EXPECT_TRUE(done == calls++ && total == 10); });
+  EXPECT_EQ(calls, 10u);  // 7 tensors, 3 files
   ASSERT_EQ(report.quantized.size(), 2u);
   EXPECT_EQ(report.quantized[0].name, "encoder.dense");
   EXPECT_TRUE(report.quantized[0].needs_padding);
@@ -256,20 +256,40 @@ TEST_F(QuantizeCheckpointTest, AnEarlierResultIsReplacedButNothingElse) {
   quantize_checkpoint(folder_ / "in", folder_ / "out", vllm());
   EXPECT_EQ(Checkpoint::open(folder_ / "out").format(), CheckpointFormat::kVllmFp8);
   write_file(folder_ / "out/notes.txt", "mine");
-  expect_error([&] { quantize_checkpoint(folder_ / "in", folder_ / "out"); }, ErrorCode::kBadInput, "holds notes.txt");
+  const auto never = [](std::string_view, size_t, size_t) { FAIL() << "refused only after the work"; };
+  const auto kept = [&](const char* out, std::string_view why) {
+    expect_error([&] { quantize_checkpoint(folder_ / "in", folder_ / out, {}, never); }, ErrorCode::kBadInput, why);
+  };
+  kept("out", "holds notes.txt");
   EXPECT_EQ(Checkpoint::open(folder_ / "out").format(), CheckpointFormat::kVllmFp8);
-  EXPECT_EQ(folder_.list(), (std::vector<std::string>{"in", "out"}));
+
+  // Files of the right names, but a model of somebody else's, none, or something that is no model.
+  std::filesystem::create_directories(folder_ / "theirs");
+  write_file(folder_ / "theirs/config.json", "{}");
+  kept("theirs", "no earlier result");
+  write_safetensors(folder_ / "theirs/model.safetensors", {matrix("a.weight", 4, 4)}, {{"format", "pt"}});
+  const std::string bytes = read_file(folder_ / "theirs/model.safetensors");
+  kept("theirs", "theirs/model.safetensors: not written by this command");
+  EXPECT_EQ(read_file(folder_ / "theirs/model.safetensors"), bytes);
+  write_file(folder_ / "theirs/model.safetensors", "weights");
+  kept("theirs", "theirs/model.safetensors: ");
+  EXPECT_EQ(read_file(folder_ / "theirs/model.safetensors"), "weights");
+  EXPECT_EQ(folder_.list(), (std::vector<std::string>{"in", "out", "theirs"}));
+  std::filesystem::create_directories(folder_ / "empty");
+  quantize_checkpoint(folder_ / "in", folder_ / "empty");
 }
 
 TEST_F(QuantizeCheckpointTest, AnInterruptionLeavesTheOldResult) {
   in();
   quantize_checkpoint(folder_ / "in", folder_ / "out", vllm());
-  const auto stop = [](std::string_view, size_t done, size_t) {
-    if (done == 1) throw std::runtime_error("interrupted");
-  };
-  EXPECT_THROW(quantize_checkpoint(folder_ / "in", folder_ / "out", {}, stop), std::runtime_error);
-  EXPECT_EQ(Checkpoint::open(folder_ / "out").format(), CheckpointFormat::kVllmFp8);
-  EXPECT_EQ(folder_.list(), (std::vector<std::string>{"in", "out"}));
+  for (size_t step = 0; step < 10; ++step) {  // tensors that are copied, quantized ones, files
+    const auto stop = [step](std::string_view, size_t done, size_t) {
+      if (done == step) throw std::runtime_error("interrupted");
+    };
+    EXPECT_THROW(quantize_checkpoint(folder_ / "in", folder_ / "out", {}, stop), std::runtime_error);
+    EXPECT_EQ(Checkpoint::open(folder_ / "out").format(), CheckpointFormat::kVllmFp8);
+    EXPECT_EQ(folder_.list(), (std::vector<std::string>{"in", "out"}));
+  }
 }
 
 TEST_F(QuantizeCheckpointTest, AFullDiskLeavesNothing) {

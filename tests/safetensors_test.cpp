@@ -233,25 +233,52 @@ TEST(AtomicFileTest, ReplacesFilesOnly) {
   EXPECT_EQ(folder.list(), std::vector<std::string>{"f"});
 }
 
+TEST(AtomicFileTest, CheckCanWriteIsTheSameWithoutTheFile) {
+  const TempFolder folder;
+  check_can_write(folder / "f");
+  write_file(folder / "f", "old");
+  check_can_write(folder / "f");
+  EXPECT_EQ(read_file(folder / "f"), "old");
+  expect_error([&] { check_can_write(folder.path()); }, ErrorCode::kBadInput, "not a regular file");
+  expect_error([&] { check_can_write(folder / "no/such"); }, ErrorCode::kIo, "No such file");
+  EXPECT_EQ(folder.list(), std::vector<std::string>{"f"});
+}
+
 TEST(AtomicFolderTest, AppearsWholeOrNotAtAll) {
   const TempFolder folder;
-  { write_file(AtomicFolder(folder / "parent/out").temporary() / "a", "1"); }
-  EXPECT_EQ(std::filesystem::exists(folder / "parent/out"), false);
-  for (const char* text : {"1", "2"}) {  // the second replaces the first
-    AtomicFolder out(folder / "parent/out/");
+  const std::filesystem::path path = folder / "parent/out";
+  const auto replace = [](const std::filesystem::path&) {};
+  const auto keep = [](const std::filesystem::path& old) { bad_file(old, "is precious"); };
+  { write_file(AtomicFolder(path, keep).temporary() / "a", "1"); }
+  EXPECT_EQ(std::filesystem::exists(path), false);
+  std::filesystem::create_directories(path);  // an empty one holds nothing to keep
+  const auto write = [&](const char* text, const AtomicFolder::CheckOld& check_old) {
+    AtomicFolder out(folder / "parent/out/", check_old);
     write_file(out.temporary() / "a", text);
     out.commit();
-  }
-  EXPECT_EQ(read_file(folder / "parent/out/a"), "2");
-  write_file(folder / "parent/out/precious", "mine");
-  {
-    AtomicFolder out(folder / "parent/out");
-    write_file(out.temporary() / "a", "3");
-    expect_error([&] { out.commit(); }, ErrorCode::kBadInput, "holds precious");
-  }
-  EXPECT_EQ(read_file(folder / "parent/out/a"), "2");
-  EXPECT_EQ(read_file(folder / "parent/out/precious"), "mine");
+  };
+  write("1", keep);
+  write("2", replace);
+  EXPECT_EQ(read_file(path / "a"), "2");
+  expect_error([&] { AtomicFolder(path, keep); }, ErrorCode::kBadInput, "is precious");
+  int asked = 0;  // what appears during the work is seen, too
+  const auto changed = [&](const std::filesystem::path& old) {
+    if (++asked == 2) bad_file(old, "is precious now");
+  };
+  expect_error([&] { write("3", changed); }, ErrorCode::kBadInput, "is precious now");
+  EXPECT_EQ(read_file(path / "a"), "2");
   EXPECT_EQ(folder.list(), std::vector<std::string>{"parent"});
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "parent"), {}), 1);
+}
+
+TEST(SafetensorsTest, TypesOfTheFormatThatAreNotComputedWithAreRead) {
+  for (const auto& [type, bits] : {std::pair("F4", 4), {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E8M0", 8}, {"C64", 64}}) {
+    const std::string header =
+        fmt::format(R"({{"t":{{"dtype":"{}","shape":[4],"data_offsets":[0,{}]}}}})", type, bits / 2);
+    const SafetensorsFile file = parse(raw_safetensors(header, static_cast<size_t>(bits / 2)));
+    EXPECT_EQ(file.tensors()[0].type->bits, bits);
+    EXPECT_FALSE(file.tensors()[0].is_float());
+  }
 }
 
 }  // namespace

@@ -91,15 +91,16 @@ struct QuantizeReport {
   uint64_t bytes_out = 0;                 ///< of model.safetensors
 };
 
-/// Called before each layer with its name, how many are done and how many there are. May throw to stop: nothing is
-/// left.
-using QuantizeProgress = std::function<void(std::string_view layer, size_t done, size_t total)>;
+/// Called before each tensor and each copied file with its name, how many are done and how many there are. May throw to
+/// stop: nothing is left.
+using QuantizeProgress = std::function<void(std::string_view name, size_t done, size_t total)>;
 
 /// Quantizes the linear layers of an FP32, BF16 or FP16 checkpoint (a file or a folder) into the folder `out`:
 /// model.safetensors, config.json with quantization_config, and the other small files of the folder. A linear layer is
 /// a 2-D floating-point tensor *.weight that is no embedding, norm, output or task head, router or Conv1D by name.
-/// `out` appears complete or not at all. Throws Error(kBadInput) on NaN or infinity in a weight, by name and
-/// coordinate, and when no layer is left to quantize; Error(kIo) on a full disk.
+/// `out` appears complete or not at all; it is replaced only if it holds an earlier result of this function (known by
+/// the model's metadata) and no file that is not written again. Throws Error(kBadInput) on NaN or infinity in a weight,
+/// by name and coordinate, and when no layer is left to quantize; Error(kIo) on a full disk.
 QuantizeReport quantize_checkpoint(const std::filesystem::path& in, const std::filesystem::path& out,
                                    const QuantizeOptions& options = {}, const QuantizeProgress& progress = {});
 

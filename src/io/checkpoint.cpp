@@ -1,4 +1,5 @@
-// Finds the FP8 linear layers of a model and brings their scales into one form. Called by verify and info.
+// Finds the FP8 linear layers of a model and brings their scales into one form. Called by `samebits
+// verify`.
 #include "samebits/checkpoint.h"
 
 #include <fmt/format.h>
@@ -22,7 +23,7 @@ bool is_fp8(const Tensor& tensor) { return tensor.type->name.starts_with("F8_") 
 
 // FP32, BF16 and FP16 values widened exactly; nothing for other types.
 std::optional<std::vector<float>> values(const Tensor& tensor) {
-  if (!tensor.is(Dtype::kF32) && !tensor.is(Dtype::kBf16) && !tensor.is(Dtype::kF16)) return std::nullopt;
+  if (!tensor.is_float()) return std::nullopt;
   const Dtype dtype = *tensor.type->dtype;
   std::vector<float> result(static_cast<size_t>(tensor.elements()));
   for (size_t i = 0; i < result.size(); ++i) result[i] = load(dtype, tensor.bytes.data() + i * size_of(dtype));
@@ -103,12 +104,9 @@ class Reader {
   void read_bias(Linear& linear) const {
     const Tensor* bias = part(linear.name, "bias");
     if (!bias) return;
-    const bool float_type = bias->is(Dtype::kF32) || bias->is(Dtype::kBf16) || bias->is(Dtype::kF16);
-    if (!float_type || bias->shape != std::vector{linear.weight.rows})
-      throw Error(
-          ErrorCode::kBadInput,
-          fmt::format("{}: {}.bias is {}; a weight [{},{}] takes a floating-point bias [{}]", files_.path().string(),
-                      linear.name, describe(*bias), linear.weight.rows, linear.weight.cols, linear.weight.rows));
+    if (!bias->is_float() || bias->shape != std::vector{linear.weight.rows})
+      bad_file(files_.path(), "{}.bias is {}; a weight [{},{}] takes a floating-point bias [{}]", linear.name,
+               describe(*bias), linear.weight.rows, linear.weight.cols, linear.weight.rows);
     linear.bias = ConstView(bias->bytes.data(), *bias->type->dtype, 1, linear.weight.rows);
   }
 
@@ -183,17 +181,11 @@ const std::vector<Linear>& Checkpoint::linears() const { return impl_->linears; 
 const std::vector<NotCovered>& Checkpoint::not_covered() const { return impl_->not_covered; }
 
 void check_values(const Linear& linear) {
-  const auto check = [&](const char* tensor, const ConstView& v, bool infinity_too) {
-    const std::optional<Coordinate> at = infinity_too ? find_non_finite(v) : find_nan(v);
-    if (at)
-      throw Error(ErrorCode::kBadInput, fmt::format("{}.{}[{},{}] is {}", linear.name, tensor, at->row, at->col,
-                                                    load(v.dtype, v.at(at->row, at->col))));
-  };
-  check("weight", linear.weight, false);
+  check_no_nan(linear.weight, linear.name + ".weight");
   for (const auto& [tensor, scales] :
-       {std::pair("weight_scale", &linear.weight_scale), std::pair("input_scale", &linear.input_scale)})
-    check(tensor, ConstView(scales->data(), Dtype::kF32, static_cast<int64_t>(scales->size()), 1), true);
-  if (linear.bias) check("bias", linear.bias, false);
+       {std::pair(".weight_scale", &linear.weight_scale), std::pair(".input_scale", &linear.input_scale)})
+    check_finite(ConstView(scales->data(), Dtype::kF32, static_cast<int64_t>(scales->size()), 1), linear.name + tensor);
+  if (linear.bias) check_no_nan(linear.bias, linear.name + ".bias");
 }
 
 }  // namespace samebits

@@ -2,7 +2,6 @@
 #include "io/file.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -78,7 +77,7 @@ MappedFile::~MappedFile() {
 AtomicFile::AtomicFile(const fs::path& path, uint64_t size) : path_(path), temporary_(temporary_name(path)) {
   std::error_code ignored;
   if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored))
-    throw Error(ErrorCode::kBadInput, fmt::format("{}: not a regular file, so not replaced", path.string()));
+    bad_file(path, "not a regular file, so not replaced");
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0) fail(temporary_, "create");
   if (size > 0 && fallocate(fd_, 0, 0, static_cast<off_t>(size)) != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
@@ -120,11 +119,11 @@ void atomic_write_text(const fs::path& path, std::string_view text) {
   file.commit();
 }
 
-AtomicFolder::AtomicFolder(const fs::path& path)
-    : path_(without_trailing_slash(path)), temporary_(temporary_name(path_)) {
-  std::error_code ignored;
-  if (fs::exists(path_, ignored) && !fs::is_directory(path_, ignored))
-    throw Error(ErrorCode::kBadInput, fmt::format("{}: exists and is not a folder", path_.string()));
+void check_can_write(const fs::path& path) { AtomicFile{path}; }
+
+AtomicFolder::AtomicFolder(const fs::path& path, CheckOld check_old)
+    : path_(without_trailing_slash(path)), temporary_(temporary_name(path_)), check_old_(std::move(check_old)) {
+  check_path();
   if (temporary_.has_parent_path()) fs::create_directories(temporary_.parent_path());
   if (mkdir(temporary_.c_str(), 0777) != 0) fail(path_, "create the folder");
 }
@@ -134,14 +133,16 @@ AtomicFolder::~AtomicFolder() {
   if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
 }
 
+void AtomicFolder::check_path() const {
+  if (!fs::exists(path_)) return;
+  if (!fs::is_directory(path_)) bad_file(path_, "exists and is not a folder");
+  if (!fs::is_empty(path_)) check_old_(path_);
+}
+
 void AtomicFolder::commit() {
   sync_folder(temporary_);
-  if (fs::is_directory(path_)) {
-    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(path_))
-      if (!fs::exists(temporary_ / fs::relative(entry.path(), path_)))
-        throw Error(ErrorCode::kBadInput, fmt::format("{}: the folder holds {}, which this command did not write; "
-                                                      "give it a new folder",
-                                                      path_.string(), entry.path().filename().string()));
+  check_path();
+  if (fs::exists(path_)) {
     if (renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) != 0)
       fail(path_, "exchange with the new folder (remove the old one first)");
     // The old folder now has the temporary name, which the destructor removes.
@@ -154,9 +155,7 @@ void AtomicFolder::commit() {
 
 std::string read_text(const fs::path& path, uint64_t limit) {
   const MappedFile file(path);
-  if (file.bytes().size() > limit)
-    throw Error(ErrorCode::kBadInput,
-                fmt::format("{}: {} bytes; at most {} are read", path.string(), file.bytes().size(), limit));
+  if (file.bytes().size() > limit) bad_file(path, "{} bytes; at most {} are read", file.bytes().size(), limit);
   return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
 }
 

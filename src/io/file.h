@@ -1,16 +1,26 @@
 // Files as the operating system gives them: mapped for reading, replaced as a whole for writing. Used by everything in
 // src/io; no other file of the library opens one.
 #pragma once
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "samebits/error.h"
 
 namespace samebits {
+
+/// Throws Error(kBadInput) that opens with the file: "model.safetensors: what is wrong with it".
+template <class... Args>
+[[noreturn]] void bad_file(const std::filesystem::path& path, fmt::format_string<Args...> what, Args&&... args) {
+  throw Error(ErrorCode::kBadInput, path.string() + ": " + fmt::format(what, std::forward<Args>(args)...));
+}
 
 /// The bytes of a regular file, mapped read-only until destruction. Throws Error(kIo). Whoever shortens the file while
 /// it is mapped makes a read past its new end a SIGBUS, as with every mmap.
@@ -46,12 +56,16 @@ class AtomicFile {
 
 /// Writes `text` to `path` with AtomicFile.
 void atomic_write_text(const std::filesystem::path& path, std::string_view text);
+/// Throws now what atomic_write_text would throw after hours of work. Leaves nothing behind.
+void check_can_write(const std::filesystem::path& path);
 
-/// A new folder that takes its name only when it is complete. An existing `path` is replaced only if every file in it
-/// would be written again (an earlier result); anything else in it is Error(kBadInput) and stays. Parents are created.
+/// A new folder that takes its name only when it is complete. Parents are created. An existing `path` that is not empty
+/// is replaced if `check_old(path)` returns; what it throws is thrown, and the old folder stays. It is asked twice: in
+/// the constructor, before anything is written, and in commit().
 class AtomicFolder {
  public:
-  explicit AtomicFolder(const std::filesystem::path& path);
+  using CheckOld = std::function<void(const std::filesystem::path& old)>;
+  AtomicFolder(const std::filesystem::path& path, CheckOld check_old);
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
   ~AtomicFolder();
@@ -60,7 +74,10 @@ class AtomicFolder {
   void commit();
 
  private:
+  void check_path() const;
+
   std::filesystem::path path_, temporary_;
+  CheckOld check_old_;
 };
 
 /// "out/" and "out" name the same thing, but only the second has a filename.

@@ -8,10 +8,8 @@ namespace samebits {
 
 using Json = nlohmann::json;
 
-/// Deepest nesting of arrays and objects that is read; a safetensors header needs 3, a config.json about 8.
-
 /// Parses one JSON value. Throws Error(kBadInput), which opens with `what`, on malformed text, duplicate names in an
-/// object and nesting past `max_depth`.
+/// object, and nesting past `max_depth`: a safetensors header needs 3 levels, a config.json about 8.
 Json parse_json(std::string_view text, std::string_view what, int max_depth);
 
 /// `text` in double quotes with control characters escaped, cut after 120 bytes: names in a file are not ours.

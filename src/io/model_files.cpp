@@ -13,14 +13,10 @@ namespace {
 constexpr uint64_t kMaxJson = 64 << 20;
 constexpr int kMaxConfigDepth = 32;
 
-[[noreturn]] void bad(const fs::path& path, const std::string& what) {
-  throw Error(ErrorCode::kBadInput, path.string() + ": " + what);
-}
-
 Json read_json(const fs::path& path) {
   if (!fs::exists(path)) return nullptr;
   Json json = parse_json(read_text(path, kMaxJson), path.string(), kMaxConfigDepth);
-  if (!json.is_object()) bad(path, "not a JSON object");
+  if (!json.is_object()) bad_file(path, "not a JSON object");
   return json;
 }
 
@@ -42,7 +38,7 @@ bool is_slice(std::string_view name) {
 void check_shard_name(const fs::path& index, const std::string& name) {
   if (name.empty() || name.find_first_of("/\\") != std::string::npos || name.find('\0') != std::string::npos ||
       !name.ends_with(".safetensors"))
-    bad(index, fmt::format("the shard {} is not the plain name of a .safetensors file", printable(name)));
+    bad_file(index, "the shard {} is not the plain name of a .safetensors file", printable(name));
 }
 
 }  // namespace
@@ -64,8 +60,7 @@ ModelFiles ModelFiles::open(const fs::path& path) {
     for (const Tensor& tensor : file.tensors()) {
       const auto [it, fresh] = owner.emplace(tensor.name, &file);
       if (!fresh)
-        bad(path,
-            fmt::format("tensor {} lies in {} and in {}", printable(tensor.name), it->second->path(), file.path()));
+        bad_file(path, "tensor {} lies in {} and in {}", printable(tensor.name), it->second->path(), file.path());
       model.tensors_.push_back(&tensor);
     }
   std::sort(model.tensors_.begin(), model.tensors_.end(),
@@ -86,18 +81,18 @@ void ModelFiles::open_folder() {
   for (const fs::directory_entry& entry : fs::directory_iterator(path_))
     if (is_slice(entry.path().filename().string())) slices_.push_back(entry.path().filename().string());
   std::sort(slices_.begin(), slices_.end());
-  if (slices_.empty()) bad(path_, "the folder has neither model.safetensors nor model.safetensors.index.json");
+  if (slices_.empty()) bad_file(path_, "the folder has neither model.safetensors nor model.safetensors.index.json");
 }
 
 void ModelFiles::open_shards(const fs::path& index) {
   const Json json = read_json(index);
-  if (!json.contains("weight_map") || !json.at("weight_map").is_object()) bad(index, "no weight_map object");
+  if (!json.contains("weight_map") || !json.at("weight_map").is_object()) bad_file(index, "no weight_map object");
   std::map<std::string, std::vector<std::string>> shards;  // file -> tensors
   for (const auto& [tensor, shard] : json.at("weight_map").items()) {
-    if (!shard.is_string()) bad(index, fmt::format("weight_map: the shard of {} is not a string", printable(tensor)));
+    if (!shard.is_string()) bad_file(index, "weight_map: the shard of {} is not a string", printable(tensor));
     shards[shard.get<std::string>()].push_back(tensor);
   }
-  if (shards.empty()) bad(index, "the weight_map is empty");
+  if (shards.empty()) bad_file(index, "the weight_map is empty");
   for (const auto& [shard, tensors] : shards) {
     check_shard_name(index, shard);
     if (!fs::exists(path_ / shard))
@@ -106,7 +101,7 @@ void ModelFiles::open_shards(const fs::path& index) {
     files_.push_back(SafetensorsFile::open(path_ / shard));
     for (const std::string& tensor : tensors)
       if (!files_.back().find(tensor))
-        bad(path_ / shard, fmt::format("the index puts tensor {} here, but the shard lacks it", printable(tensor)));
+        bad_file(path_ / shard, "the index puts tensor {} here, but the shard lacks it", printable(tensor));
   }
 }
 

@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <set>
 
 #include "cuda/cuda.h"
 #include "io/layer_names.h"
 #include "io/quantize_config.h"
-#include "numerics/formats.h"
 #include "samebits/checkpoint.h"
 
 namespace samebits {
@@ -16,6 +17,10 @@ namespace {
 
 // Larger files of a model folder are weights in some other format.
 constexpr uint64_t kMaxCopied = 256 << 20;
+
+constexpr char kModel[] = "model.safetensors", kConfig[] = "config.json";
+// In the metadata of kModel: by this a folder is known to be a result, which may be replaced.
+constexpr char kProducerKey[] = "producer", kProducer[] = "samebits";
 
 void check_options(const QuantizeOptions& options) {
   if (options.format != CheckpointFormat::kCompressedTensors && options.format != CheckpointFormat::kVllmFp8)
@@ -44,9 +49,7 @@ struct Quantized {
 
 Quantized quantize_on_gpu(const ConstView& w, Granularity granularity, std::string_view what, const DeviceInfo& device,
                           Quantized result) {
-  if (const std::optional<Coordinate> at = find_non_finite(w))
-    throw Error(ErrorCode::kBadInput,
-                fmt::format("{}[{},{}] is {}", what, at->row, at->col, load(w.dtype, w.at(at->row, at->col))));
+  check_finite(w, what);
   cuda::set_device(device.ordinal);
   const size_t bytes = result.weight.size() * size_of(w.dtype);
   cuda::Buffer source(bytes), q(result.weight.size()), scale(result.scale.size() * sizeof(float));
@@ -78,30 +81,52 @@ std::vector<int64_t> scale_shape(const Tensor& weight, const QuantizeOptions& op
   return options.format == CheckpointFormat::kVllmFp8 ? std::vector<int64_t>{} : std::vector<int64_t>{1};
 }
 
-void write_model(const ModelFiles& files, const QuantizePlan& plan, const QuantizeOptions& options,
-                 const QuantizeProgress& progress, const fs::path& path) {
-  std::vector<TensorSpec> specs;
-  std::vector<const Tensor*> kept;
-  auto next = plan.weights.begin();  // both lists are in order of tensor name
-  for (const Tensor* tensor : files.tensors()) {
-    if (next != plan.weights.end() && *next == tensor) {
-      specs.push_back({tensor->name, &tensor_type(Dtype::kE4m3), tensor->shape});
-      specs.push_back({scale_name(*tensor), &tensor_type(Dtype::kF32), scale_shape(*tensor, options)});
-      ++next;
-    } else if (!options.linears_only) {
-      kept.push_back(tensor);
-    }
+// Counts what is written and calls the caller's progress, which may throw to stop.
+class Steps {
+ public:
+  Steps(const QuantizeProgress& progress, size_t total) : progress_(progress), total_(total) {}
+  void next(std::string_view name) {
+    if (progress_) progress_(name, done_++, total_);
   }
-  if (options.linears_only)
+
+ private:
+  const QuantizeProgress& progress_;
+  size_t done_ = 0, total_;
+};
+
+// What is stored as it is: all other tensors, or the biases of the quantized layers alone.
+std::vector<const Tensor*> kept_tensors(const ModelFiles& files, const QuantizePlan& plan, bool linears_only) {
+  std::vector<const Tensor*> kept;
+  if (linears_only) {
     for (const Tensor* weight : plan.weights)
       if (const Tensor* bias = files.find(fmt::format("{}.bias", *layer_of_weight(weight->name)))) kept.push_back(bias);
+    return kept;
+  }
+  // Both lists are in order of tensor name.
+  const auto by_name = [](const Tensor* x, const Tensor* y) { return x->name < y->name; };
+  std::set_difference(files.tensors().begin(), files.tensors().end(), plan.weights.begin(), plan.weights.end(),
+                      std::back_inserter(kept), by_name);
+  return kept;
+}
+
+void write_model(const std::vector<const Tensor*>& kept, const QuantizePlan& plan, const QuantizeOptions& options,
+                 Steps& steps, const fs::path& path) {
+  std::vector<TensorSpec> specs;
+  for (const Tensor* weight : plan.weights) {
+    specs.push_back({weight->name, &tensor_type(Dtype::kE4m3), weight->shape});
+    specs.push_back({scale_name(*weight), &tensor_type(Dtype::kF32), scale_shape(*weight, options)});
+  }
   for (const Tensor* tensor : kept) specs.push_back({tensor->name, tensor->type, tensor->shape});
 
-  SafetensorsWriter writer(path, std::move(specs), {{"format", "pt"}});  // transformers refuses files without it
-  for (const Tensor* tensor : kept) writer.write(tensor->name, tensor->bytes);
-  size_t done = 0;
+  SafetensorsWriter writer(path, std::move(specs),
+                           {{"format", "pt"},  // transformers refuses files without it
+                            {kProducerKey, kProducer}});
+  for (const Tensor* tensor : kept) {
+    steps.next(tensor->name);
+    writer.write(tensor->name, tensor->bytes);
+  }
   for (const Tensor* weight : plan.weights) {
-    if (progress) progress(*layer_of_weight(weight->name), done++, plan.weights.size());
+    steps.next(weight->name);
     const Quantized quantized = quantize(*weight, options);
     writer.write(weight->name, quantized.weight);
     writer.write(scale_name(*weight), std::as_bytes(std::span(quantized.scale)));
@@ -115,26 +140,56 @@ bool is_model_file(const fs::path& relative) {
                                                                 ".onnx",        ".gguf", ".h5",     ".msgpack", ".ot",
                                                                 ".tflite",      ".npz",  ".mlmodel"};
   const std::string file = relative.filename().string();
-  return relative == "config.json" || relative == "hf_quant_config.json" || file.ends_with(".index.json") ||
+  return relative == kConfig || relative == "hf_quant_config.json" || file.ends_with(".index.json") ||
          std::find(kWeights.begin(), kWeights.end(), relative.extension().string()) != kWeights.end();
 }
 
 // Tokenizer, generation config, pooling config of sentence-transformers, ...: every small file that is no weight.
-void copy_others(const fs::path& in, const fs::path& out, QuantizeReport& report) {
+// Relative paths, in order; larger ones become warnings.
+std::vector<std::string> other_files(const fs::path& in, std::vector<std::string>& warnings) {
+  std::vector<std::string> others;
   for (auto it = fs::recursive_directory_iterator(in); it != fs::recursive_directory_iterator(); ++it) {
     const fs::path relative = fs::relative(it->path(), in);
     const bool hidden = relative.filename().string().starts_with('.');
     if (hidden && it->is_directory()) it.disable_recursion_pending();
     if (hidden || !it->is_regular_file() || is_model_file(relative)) continue;
-    if (it->file_size() > kMaxCopied) {
-      report.warnings.push_back(fmt::format("{} ({} bytes) is not copied", relative.string(), it->file_size()));
-      continue;
-    }
-    fs::create_directories((out / relative).parent_path());
-    atomic_write_text(out / relative, it->file_size() ? read_text(it->path(), kMaxCopied) : "");
-    report.copied.push_back(relative.string());
+    if (it->file_size() > kMaxCopied)
+      warnings.push_back(fmt::format("{} ({} bytes) is not copied", relative.string(), it->file_size()));
+    else
+      others.push_back(relative.string());
   }
-  std::sort(report.copied.begin(), report.copied.end());
+  std::sort(others.begin(), others.end());
+  return others;
+}
+
+void copy_others(const fs::path& in, const fs::path& out, const std::vector<std::string>& others, Steps& steps) {
+  for (const std::string& file : others) {
+    steps.next(file);
+    fs::create_directories((out / file).parent_path());
+    atomic_write_text(out / file, fs::file_size(in / file) ? read_text(in / file, kMaxCopied) : "");
+  }
+}
+
+// Refuses to replace a folder unless its model is this command's and each of its files will be written again.
+void check_earlier_result(const fs::path& old, const std::vector<std::string>& others) {
+  try {
+    const SafetensorsFile model = SafetensorsFile::open(old / kModel);
+    const auto producer = model.metadata().find(kProducerKey);
+    if (producer == model.metadata().end() || producer->second != kProducer)
+      bad_file(old / kModel, "not written by this command, so not replaced; give it a new folder");
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kIo) throw;
+    bad_file(old, "the folder is not empty and no earlier result ({}); give it a new folder", e.what());
+  }
+  std::set<fs::path> known = {kModel, kConfig};
+  for (const std::string& file : others)
+    for (fs::path path = file; !path.empty(); path = path.parent_path()) known.insert(path);
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(old)) {
+    const fs::path relative = fs::relative(entry.path(), old);
+    if (!known.contains(relative))
+      bad_file(old, "the folder holds {}, which this command would not write again; give it a new folder",
+               relative.string());
+  }
 }
 
 }  // namespace
@@ -144,9 +199,7 @@ QuantizeReport quantize_checkpoint(const fs::path& in, const fs::path& out, cons
   check_options(options);
   const ModelFiles files = ModelFiles::open(in);
   if (!files.slices().empty())
-    throw Error(ErrorCode::kBadInput,
-                fmt::format("{}: {} is a tensor-parallel shard: it holds one rank's slice of every layer", in.string(),
-                            files.slices()[0]));
+    bad_file(in, "{} is a tensor-parallel shard: it holds one rank's slice of every layer", files.slices()[0]);
   QuantizePlan plan = plan_quantization(files, options);
 
   QuantizeReport report;
@@ -157,12 +210,15 @@ QuantizeReport quantize_checkpoint(const fs::path& in, const fs::path& out, cons
   }
   with_io_errors([&] {
     check_places(in, out);
-    AtomicFolder folder(out);
-    const fs::path model = folder.temporary() / "model.safetensors";
-    write_model(files, plan, options, progress, model);
+    if (files.is_folder() && !options.linears_only) report.copied = other_files(in, report.warnings);
+    AtomicFolder folder(out, [&](const fs::path& old) { check_earlier_result(old, report.copied); });
+    const fs::path model = folder.temporary() / kModel;
+    const std::vector<const Tensor*> kept = kept_tensors(files, plan, options.linears_only);
+    Steps steps(progress, kept.size() + plan.weights.size() + report.copied.size());
+    write_model(kept, plan, options, steps, model);
     report.bytes_out = fs::file_size(model);
-    atomic_write_text(folder.temporary() / "config.json", quantized_config(files, plan, options).dump(2) + "\n");
-    if (files.is_folder() && !options.linears_only) copy_others(in, folder.temporary(), report);
+    atomic_write_text(folder.temporary() / kConfig, quantized_config(files, plan, options).dump(2) + "\n");
+    copy_others(in, folder.temporary(), report.copied, steps);
     folder.commit();
   });
   report.skipped = std::move(plan.skipped);

@@ -15,10 +15,6 @@
 namespace samebits {
 namespace {
 
-bool is_float(const Tensor& tensor) {
-  return tensor.is(Dtype::kF32) || tensor.is(Dtype::kBf16) || tensor.is(Dtype::kF16);
-}
-
 std::string model_type(const Json& config) {
   return config.is_object() && config.contains("model_type") && config["model_type"].is_string()
              ? config["model_type"].get<std::string>()
@@ -28,12 +24,11 @@ std::string model_type(const Json& config) {
 void refuse_quantized(const ModelFiles& files) {
   for (const char* name : {"quantization_config", "compression_config"})
     if (files.config().is_object() && files.config().contains(name))
-      throw Error(ErrorCode::kBadInput,
-                  fmt::format("{}: config.json has a {}: the model is quantized already", files.path().string(), name));
+      bad_file(files.path(), "config.json has a {}: the model is quantized already", name);
   for (const Tensor* tensor : files.tensors())
     if (tensor->type->name.starts_with("F8_"))
-      throw Error(ErrorCode::kBadInput, fmt::format("{}: tensor {} is {}: the model is quantized already",
-                                                    files.path().string(), printable(tensor->name), describe(*tensor)));
+      bad_file(files.path(), "tensor {} is {}: the model is quantized already", printable(tensor->name),
+               describe(*tensor));
 }
 
 // Why a 2-D floating-point weight is left as it is; empty if it is not.
@@ -118,10 +113,10 @@ QuantizePlan plan_quantization(const ModelFiles& files, const QuantizeOptions& o
   std::set<std::string> matched;
   for (const Tensor* tensor : files.tensors()) {
     const bool stacked = is_expert(tensor->name) && tensor->shape.size() == 3;
-    if (stacked && is_float(*tensor))
+    if (stacked && tensor->is_float())
       plan.skipped.push_back({tensor->name, fmt::format("stacked MoE experts {}", describe(*tensor))});
     const std::optional<std::string_view> layer = layer_of_weight(tensor->name);
-    if (!layer || !is_float(*tensor) || tensor->shape.size() != 2) continue;
+    if (!layer || !tensor->is_float() || tensor->shape.size() != 2) continue;
     const std::string reason = reason_to_skip(files, *tensor, *layer, options, matched);
     if (reason.empty()) {
       plan.weights.push_back(tensor);
@@ -131,9 +126,8 @@ QuantizePlan plan_quantization(const ModelFiles& files, const QuantizeOptions& o
     if (!is_embedding(*layer) && reason != "norm") plan.ignore.push_back(std::string(*layer));
   }
   if (plan.weights.empty())
-    throw Error(ErrorCode::kBadInput,
-                fmt::format("{}: no linear layer to quantize among {} tensors ({} 2-D weights skipped)",
-                            files.path().string(), files.tensors().size(), plan.skipped.size()));
+    bad_file(files.path(), "no linear layer to quantize among {} tensors ({} 2-D weights skipped)",
+             files.tensors().size(), plan.skipped.size());
   // A tied output head has no tensor of its own but is a module all the same.
   const std::string architectures =
       files.config().is_object() ? files.config().value("architectures", Json()).dump() : "";

@@ -14,14 +14,9 @@
 namespace samebits {
 namespace {
 
-template <class... Args>
-[[noreturn]] void bad(const std::string& path, fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(ErrorCode::kBadInput, path + ": " + fmt::format(format, std::forward<Args>(args)...));
-}
-
 const std::string& required(const SafetensorsFile& file, const std::string& name) {
   const auto it = file.metadata().find(name);
-  if (it == file.metadata().end()) bad(file.path(), "not a recording: no {} in the metadata", name);
+  if (it == file.metadata().end()) bad_file(file.path(), "not a recording: no {} in the metadata", name);
   return it->second;
 }
 
@@ -37,17 +32,17 @@ class CallReader {
     call.a = matrix("a", {Dtype::kE4m3, Dtype::kE5m2});
     call.b = matrix("b", {Dtype::kE4m3, Dtype::kE5m2});
     if (version_ == 1 && (call.a.dtype != Dtype::kE4m3 || call.b.dtype != Dtype::kE4m3))
-      bad(file_.path(), "{}a and b: version 1 has F8_E4M3 operands", prefix_);
+      bad_file(file_.path(), "{}a and b: version 1 has F8_E4M3 operands", prefix_);
     if (call.a.cols != call.b.cols || call.a.cols == 0)
-      bad(file_.path(), "{}a is [{},{}] and {}b is [{},{}]: K must be the same and not 0", prefix_, call.a.rows,
-          call.a.cols, prefix_, call.b.rows, call.b.cols);
+      bad_file(file_.path(), "{}a is [{},{}] and {}b is [{},{}]: K must be the same and not 0", prefix_, call.a.rows,
+               call.a.cols, prefix_, call.b.rows, call.b.cols);
     const int64_t m = call.a.rows, n = call.b.rows;
     call.scale_a = scales("scale_a", m, false);
     call.scale_b = scales("scale_b", n, true);
     if (file_.find(prefix_ + "bias")) call.bias = bias(n);
     call.out = matrix("out", {Dtype::kF32, Dtype::kBf16, Dtype::kF16});
     if (call.out.rows != m || call.out.cols != n)
-      bad(file_.path(), "{}out is [{},{}], not [{},{}]", prefix_, call.out.rows, call.out.cols, m, n);
+      bad_file(file_.path(), "{}out is [{},{}], not [{},{}]", prefix_, call.out.rows, call.out.cols, m, n);
     return call;
   }
 
@@ -58,28 +53,28 @@ class CallReader {
       try {
         return parse_order(text);
       } catch (const Error& e) {
-        bad(file_.path(), "{}order: {}", prefix_, e.what());
+        bad_file(file_.path(), "{}order: {}", prefix_, e.what());
       }
     }
     const std::string& text = required(file_, prefix_ + "accumulation");
     if (text != "fast" && text != "promoted")
-      bad(file_.path(), "{}accumulation is {}, not fast or promoted", prefix_, printable(text));
+      bad_file(file_.path(), "{}accumulation is {}, not fast or promoted", prefix_, printable(text));
     return text == "fast" ? Order::kHopperFast : Order::kHopperPromoted;
   }
 
   const Tensor& tensor(const char* name, std::initializer_list<Dtype> dtypes) {
     const Tensor* found = file_.find(prefix_ + name);
-    if (!found) bad(file_.path(), "{}{} is missing", prefix_, name);
+    if (!found) bad_file(file_.path(), "{}{} is missing", prefix_, name);
     bool taken = false;
     for (Dtype dtype : dtypes) taken |= found->is(dtype);
-    if (!taken) bad(file_.path(), "{}{} is {}: a dtype that no order takes here", prefix_, name, describe(*found));
+    if (!taken) bad_file(file_.path(), "{}{} is {}: a dtype that no order takes here", prefix_, name, describe(*found));
     used_.insert(found->name);
     return *found;
   }
 
   ConstView matrix(const char* name, std::initializer_list<Dtype> dtypes) {
     const Tensor& t = tensor(name, dtypes);
-    if (t.shape.size() != 2) bad(file_.path(), "{}{} is {}, not a matrix", prefix_, name, describe(t));
+    if (t.shape.size() != 2) bad_file(file_.path(), "{}{} is {}, not a matrix", prefix_, name, describe(t));
     return ConstView(t.bytes.data(), *t.type->dtype, t.shape[0], t.shape[1]);
   }
 
@@ -92,15 +87,15 @@ class CallReader {
     const bool vector = shape == std::vector{count} || shape == std::vector{count, int64_t{1}} ||
                         (row_vector && shape == std::vector{int64_t{1}, count});
     if (!vector)
-      bad(file_.path(), "{}{} is {}: neither one scale nor {}, and no order of this version takes block scales",
-          prefix_, name, describe(t), count);
+      bad_file(file_.path(), "{}{} is {}: neither one scale nor {}, and no order of this version takes block scales",
+               prefix_, name, describe(t), count);
     return Scales::per_row(data, count);
   }
 
   ConstView bias(int64_t n) {
     const Tensor& t = tensor("bias", {Dtype::kF32, Dtype::kBf16, Dtype::kF16});
     if (t.shape != std::vector{n} && t.shape != std::vector{int64_t{1}, n})
-      bad(file_.path(), "{}bias is {}, not [{}]", prefix_, describe(t), n);
+      bad_file(file_.path(), "{}bias is {}, not [{}]", prefix_, describe(t), n);
     return ConstView(t.bytes.data(), *t.type->dtype, 1, n);
   }
 
@@ -133,22 +128,23 @@ Recording Recording::from(SafetensorsFile file) {
   Recording recording(std::move(file));
   const SafetensorsFile& f = recording.file_;
   if (required(f, "format") != "samebits-recording")
-    bad(f.path(), "not a recording: format is {}", printable(required(f, "format")));
+    bad_file(f.path(), "not a recording: format is {}", printable(required(f, "format")));
   const std::string& version = required(f, "version");
-  if (version != "1" && version != "2") bad(f.path(), "recording version {}; 1 and 2 are read", printable(version));
+  if (version != "1" && version != "2")
+    bad_file(f.path(), "recording version {}; 1 and 2 are read", printable(version));
   recording.version_ = version[0] - '0';
 
   const std::string& text = required(f, "calls");
   size_t count = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
   if (error != std::errc() || end != text.data() + text.size() || count > f.tensors().size())
-    bad(f.path(), "calls is {} with {} tensors in the file", printable(text), f.tensors().size());
+    bad_file(f.path(), "calls is {} with {} tensors in the file", printable(text), f.tensors().size());
 
   std::set<std::string_view> used;
   for (size_t i = 0; i < count; ++i) recording.calls_.push_back(CallReader(f, i, recording.version_, used).read());
   for (const Tensor& tensor : f.tensors())
     if (!used.contains(tensor.name))
-      bad(f.path(), "tensor {} belongs to none of the {} calls", printable(tensor.name), count);
+      bad_file(f.path(), "tensor {} belongs to none of the {} calls", printable(tensor.name), count);
   return recording;
 }
 

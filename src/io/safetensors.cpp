@@ -17,7 +17,7 @@ namespace {
 constexpr uint64_t kMaxHeader = 100'000'000;
 constexpr int kMaxHeaderDepth = 4;
 
-constexpr std::array<TensorType, 21> kTypes = {{
+constexpr std::array<TensorType, 22> kTypes = {{
     {"F64", 64, {}},
     {"I64", 64, {}},
     {"U64", 64, {}},
@@ -38,13 +38,9 @@ constexpr std::array<TensorType, 21> kTypes = {{
     {"U8", 8, {}},
     {"BOOL", 8, {}},
     {"F6_E2M3", 6, {}},
+    {"F6_E3M2", 6, {}},
     {"F4", 4, {}},
 }};
-
-template <class... Args>
-[[noreturn]] void bad(const std::string& path, fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(ErrorCode::kBadInput, path + ": " + fmt::format(format, std::forward<Args>(args)...));
-}
 
 // Bytes of a dense tensor, or nothing if that overflows or does not end at a byte.
 std::optional<uint64_t> dense_size(const TensorType& type, const std::vector<int64_t>& shape) {
@@ -62,10 +58,10 @@ std::optional<int64_t> to_extent(const Json& value) {
 }
 
 Metadata parse_metadata(const std::string& path, const Json& json) {
-  if (!json.is_object()) bad(path, "__metadata__ is not an object");
+  if (!json.is_object()) bad_file(path, "__metadata__ is not an object");
   Metadata metadata;
   for (const auto& [name, value] : json.items()) {
-    if (!value.is_string()) bad(path, "__metadata__: the value of {} is not a string", printable(name));
+    if (!value.is_string()) bad_file(path, "__metadata__: the value of {} is not a string", printable(name));
     metadata.emplace(name, value.get<std::string>());
   }
   return metadata;
@@ -75,34 +71,34 @@ Tensor parse_tensor(const std::string& path, const std::string& name, const Json
                     std::span<const std::byte> data) {
   const std::string shown = printable(name);
   if (!json.is_object() || !json.contains("dtype") || !json.contains("shape") || !json.contains("data_offsets"))
-    bad(path, "tensor {}: not an object with dtype, shape and data_offsets", shown);
+    bad_file(path, "tensor {}: not an object with dtype, shape and data_offsets", shown);
   const Json &dtype = json.at("dtype"), &shape = json.at("shape"), &offsets = json.at("data_offsets");
 
   Tensor tensor{.name = name, .type = nullptr, .shape = {}, .bytes = {}};
   if (dtype.is_string()) tensor.type = find_tensor_type(dtype.get_ref<const std::string&>());
   if (!tensor.type)
-    bad(path, "tensor {}: unknown dtype {}", shown,
-        printable(dtype.is_string() ? dtype.get_ref<const std::string&>() : dtype.dump()));
+    bad_file(path, "tensor {}: unknown dtype {}", shown,
+             printable(dtype.is_string() ? dtype.get_ref<const std::string&>() : dtype.dump()));
 
-  if (!shape.is_array()) bad(path, "tensor {}: the shape is not an array", shown);
+  if (!shape.is_array()) bad_file(path, "tensor {}: the shape is not an array", shown);
   for (const Json& value : shape) {
     const std::optional<int64_t> extent = to_extent(value);
-    if (!extent) bad(path, "tensor {}: {} in the shape is not a size", shown, printable(value.dump()));
+    if (!extent) bad_file(path, "tensor {}: {} in the shape is not a size", shown, printable(value.dump()));
     tensor.shape.push_back(*extent);
   }
   const std::optional<uint64_t> size = dense_size(*tensor.type, tensor.shape);
   if (!size)
-    bad(path, "tensor {}: {} [{}] has no whole number of bytes below 2^61", shown, tensor.type->name,
-        fmt::join(tensor.shape, ","));
+    bad_file(path, "tensor {}: {} [{}] has no whole number of bytes below 2^61", shown, tensor.type->name,
+             fmt::join(tensor.shape, ","));
 
   if (!offsets.is_array() || offsets.size() != 2 || !to_extent(offsets[0]) || !to_extent(offsets[1]))
-    bad(path, "tensor {}: data_offsets is not [begin, end]", shown);
+    bad_file(path, "tensor {}: data_offsets is not [begin, end]", shown);
   const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   if (begin > end || end > data.size())
-    bad(path, "tensor {}: data_offsets [{}, {}] outside of the {} bytes of data", shown, begin, end, data.size());
+    bad_file(path, "tensor {}: data_offsets [{}, {}] outside of the {} bytes of data", shown, begin, end, data.size());
   if (end - begin != *size)
-    bad(path, "tensor {}: data_offsets [{}, {}] hold {} bytes but {} [{}] needs {}", shown, begin, end, end - begin,
-        tensor.type->name, fmt::join(tensor.shape, ","), *size);
+    bad_file(path, "tensor {}: data_offsets [{}, {}] hold {} bytes but {} [{}] needs {}", shown, begin, end,
+             end - begin, tensor.type->name, fmt::join(tensor.shape, ","), *size);
   tensor.bytes = data.subspan(begin, end - begin);
   return tensor;
 }
@@ -117,13 +113,14 @@ void check_layout(const std::string& path, const std::vector<Tensor>& tensors, s
   const std::byte* expected = data.data();
   for (const Tensor* tensor : order) {
     if (tensor->bytes.data() != expected)
-      bad(path, "tensor {}: its data begins at {}, {} {}", printable(tensor->name), tensor->bytes.data() - data.data(),
+      bad_file(
+          path, "tensor {}: its data begins at {}, {} {}", printable(tensor->name), tensor->bytes.data() - data.data(),
           tensor->bytes.data() < expected ? "inside of another tensor that ends at" : "behind a gap that begins at",
           expected - data.data());
     expected += tensor->bytes.size();
   }
   if (expected != data.data() + data.size())
-    bad(path, "{} bytes of data but the tensors end at {}", data.size(), expected - data.data());
+    bad_file(path, "{} bytes of data but the tensors end at {}", data.size(), expected - data.data());
 }
 
 }  // namespace
@@ -168,15 +165,15 @@ const Tensor* SafetensorsFile::find(std::string_view name) const {
 }
 
 void SafetensorsFile::parse(std::span<const std::byte> bytes) {
-  if (bytes.size() < 8) bad(path_, "{} bytes are no safetensors file", bytes.size());
+  if (bytes.size() < 8) bad_file(path_, "{} bytes are no safetensors file", bytes.size());
   uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | static_cast<uint64_t>(bytes[static_cast<size_t>(i)]);
   if (length > bytes.size() - 8 || length > kMaxHeader)
-    bad(path_, "a header of {} bytes in a file of {} (at most {} are read): truncated, or no safetensors file", length,
-        bytes.size(), kMaxHeader);
+    bad_file(path_, "a header of {} bytes in a file of {} (at most {} are read): truncated, or no safetensors file",
+             length, bytes.size(), kMaxHeader);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, length);
   const std::span<const std::byte> data = bytes.subspan(8 + length);
-  if (!text.starts_with('{')) bad(path_, "the header does not begin with an object: no safetensors file");
+  if (!text.starts_with('{')) bad_file(path_, "the header does not begin with an object: no safetensors file");
 
   const Json header = parse_json(text, path_ + ": header", kMaxHeaderDepth);
   for (const auto& [name, value] : header.items()) {
@@ -212,8 +209,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
   for (const TensorSpec& tensor : tensors) {
     const std::optional<uint64_t> size = dense_size(*tensor.type, tensor.shape);
     if (!size || tensor.name == "__metadata__" || !slots_.emplace(tensor.name, Slot{end, *size, false}).second)
-      bad(path_, "tensor {}: a name used twice, or {} [{}] has no size", printable(tensor.name), tensor.type->name,
-          fmt::join(tensor.shape, ","));
+      bad_file(path_, "tensor {}: a name used twice, or {} [{}] has no size", printable(tensor.name), tensor.type->name,
+               fmt::join(tensor.shape, ","));
     header[tensor.name] = {{"dtype", tensor.type->name}, {"shape", tensor.shape}, {"data_offsets", {end, end + *size}}};
     end += *size;
   }
@@ -232,14 +229,14 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
 void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
   const auto it = slots_.find(name);
   if (it == slots_.end() || it->second.written || it->second.size != bytes.size())
-    bad(path_, "tensor {}: {} bytes written, which the layout does not expect", printable(name), bytes.size());
+    bad_file(path_, "tensor {}: {} bytes written, which the layout does not expect", printable(name), bytes.size());
   file_->write_at(it->second.offset, bytes);
   it->second.written = true;
 }
 
 void SafetensorsWriter::commit() {
   for (const auto& [name, slot] : slots_)
-    if (!slot.written) bad(path_, "tensor {} was never written", printable(name));
+    if (!slot.written) bad_file(path_, "tensor {} was never written", printable(name));
   file_->commit();
 }
 

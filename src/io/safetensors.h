@@ -38,6 +38,8 @@ struct Tensor {
   int64_t elements() const;
   /// Whether the elements are of a Dtype, and of this one.
   bool is(Dtype dtype) const { return type->dtype == dtype; }
+  /// Whether they are F32, BF16 or F16: what scales, biases, activations and weights to quantize may be.
+  bool is_float() const { return type->dtype && size_of(*type->dtype) > 1; }
 };
 
 /// "F32 [2,3]", for messages.
