@@ -41,6 +41,8 @@ struct DeviceInfo {
   bool is_cpu() const { return arch == 0; }
 };
 
+/// "NVIDIA H100 80GB HBM3 (sm_90)" or "cpu", for messages.
+std::string describe(const DeviceInfo& device);
 /// The CPU of this process.
 const DeviceInfo& cpu_device();
 /// The CUDA devices of this process; empty without a GPU, a driver or a CUDA build. Read once, order of CUDA.

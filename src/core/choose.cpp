@@ -17,10 +17,6 @@ const Tile* find(std::string_view name) {
   return nullptr;
 }
 
-std::string describe(const DeviceInfo& device) {
-  return device.is_cpu() ? "the CPU" : fmt::format("{} (sm_{})", device.name, device.arch);
-}
-
 Plan plan_of(const Tile& tile, int rule) { return {&tile, tile.name, rule, 0}; }
 
 [[noreturn]] void refuse(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out,

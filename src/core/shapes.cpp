@@ -3,20 +3,20 @@
 
 #include <fmt/format.h>
 
-#include <string>
-
 #include "samebits/error.h"
 
 namespace samebits {
 
-const ModelShapes& model_shapes(std::string_view name) {
+std::string model_names() {
   std::string names;
-  for (const ModelShapes& model : kModelShapes) {
+  for (const ModelShapes& model : kModelShapes) names += fmt::format("{}{}", names.empty() ? "" : ", ", model.name);
+  return names;
+}
+
+const ModelShapes& model_shapes(std::string_view name) {
+  for (const ModelShapes& model : kModelShapes)
     if (model.name == name) return model;
-    names += names.empty() ? "" : ", ";
-    names += model.name;
-  }
-  throw Error(ErrorCode::kBadInput, fmt::format("no shapes called '{}'; there are: {}", name, names));
+  throw Error(ErrorCode::kBadInput, fmt::format("no shapes called '{}'; there are: {}", name, model_names()));
 }
 
 }  // namespace samebits

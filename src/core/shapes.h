@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace samebits {
@@ -36,6 +37,8 @@ inline constexpr std::array<ModelShapes, 6> kModelShapes = {{
     {"deepseek-v3", shapes::kDeepseekV3},
 }};
 
+/// "seed, qwen3-1.7b, ...", for messages and help.
+std::string model_names();
 /// The model called `name`. Throws Error(kBadInput) that lists the names there are.
 const ModelShapes& model_shapes(std::string_view name);
 
