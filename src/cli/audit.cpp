@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "cli/text.h"
+#include "core/memory.h"
 #include "io/recording.h"
 #include "numerics/formats.h"
 #include "numerics/reference.h"
@@ -24,7 +25,6 @@ struct Arguments {
 
 struct Totals {
   uint64_t calls = 0, outputs = 0, differing = 0;
-  bool explained = false;
 };
 
 uint32_t bits(const ConstView& v, int64_t row, int64_t col) {
@@ -33,19 +33,11 @@ uint32_t bits(const ConstView& v, int64_t row, int64_t col) {
   return code;
 }
 
-/// Adds the comparison of one call to `totals` and explains the first difference of the run.
-void compare(const std::string& path, size_t call, const ConstView& got, const ConstView& recorded, Totals& totals) {
-  for (int64_t row = 0; row < got.rows; ++row)
-    for (int64_t col = 0; col < got.cols; ++col) {
-      const uint32_t g = bits(got, row, col), w = bits(recorded, row, col);
-      if (g == w) continue;
-      ++totals.differing;
-      if (totals.explained) continue;
-      totals.explained = true;
-      const auto digits = 2 * size_of(got.dtype);
-      fmt::print("first difference: {} call {}: row {}, column {}: 0x{:0{}x} here, 0x{:0{}x} recorded, {} {} ulps\n",
-                 plain(path), call, row, col, g, digits, w, digits, name(got.dtype), ulps(got.dtype, g, w));
-    }
+void explain(const std::string& path, size_t call, const ConstView& got, const ConstView& recorded, uint64_t at) {
+  const int64_t row = static_cast<int64_t>(at) / got.cols, col = static_cast<int64_t>(at) % got.cols;
+  const uint32_t g = bits(got, row, col), w = bits(recorded, row, col);
+  fmt::print("first difference: {} call {}: row {}, column {}: {} here, {} recorded, {} {} ulps\n", plain(path), call,
+             row, col, hex(got.dtype, g), hex(got.dtype, w), name(got.dtype), ulps(got.dtype, g, w));
 }
 
 void audit_call(const std::string& path, size_t index, const RecordedCall& call, const Arguments& arguments,
@@ -59,7 +51,9 @@ void audit_call(const std::string& path, size_t index, const RecordedCall& call,
     reference_gemm(problem);
   else
     gemm(problem, launch);
-  compare(path, index, out, call.out, totals);
+  const cuda::Difference difference = Comparison(Place(cpu_device()))(out, call.out, 0);
+  if (difference.count && !totals.differing) explain(path, index, out, call.out, difference.first);
+  totals.differing += difference.count;
   ++totals.calls;
   totals.outputs += static_cast<uint64_t>(call.out.rows * call.out.cols);
 }
@@ -99,7 +93,7 @@ void add_audit(CLI::App& app) {
       ->required();
   command->add_flag("--reference", arguments->reference, "use the scalar reference instead of the CPU backend (slow)");
   command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, kMaxThreads))
       ->capture_default_str();
   command->footer(
       "The last line of stdout is \"N calls, M outputs, D differ\".\n\nExample:\n  samebits audit "

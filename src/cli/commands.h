@@ -6,6 +6,9 @@
 
 namespace samebits::cli {
 
+/// The most that --threads takes: far above any machine, and a number that a message can print.
+inline constexpr int kMaxThreads = 4096;
+
 /// Stores what the process returns. Error and parse errors are mapped by main.
 void set_exit_code(ExitCode code);
 

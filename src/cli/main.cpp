@@ -1,9 +1,12 @@
 // The samebits executable: subcommands, --version, and errors mapped to exit codes.
+#include <fmt/format.h>
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
 
 #include "cli/commands.h"
+#include "cli/text.h"
 #include "samebits/error.h"
 
 namespace samebits::cli {
@@ -24,12 +27,21 @@ Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such
 
 ExitCode code_of(const Error& error) { return error.code() == ErrorCode::kDeviceFault ? kDeviceFault : kBadRequest; }
 
+/// Messages quote names from files and arguments, which must not drive the terminal.
+void print_error(std::string_view what) {
+  std::fflush(stdout);
+  fmt::print(stderr, "samebits: {}\n", plain(what));
+}
+
 int run(int argc, char** argv) {
-  std::signal(SIGXFSZ,
-              SIG_IGN);  // a file size limit is then an Error like a full disk, and temporary files are removed
+  // A file size limit is then an Error like a full disk, and temporary files are removed.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("samebits: FP8 linear layers whose output bits never depend on the batch");
   app.set_version_flag("--version", "samebits " SAMEBITS_VERSION);
   app.footer(kExamples);
+  app.failure_message([](const CLI::App*, const CLI::Error& e) {
+    return fmt::format("{}\nRun with --help for more information.\n", plain(e.what()));
+  });
   app.require_subcommand(1);
   add_verify(app);
   add_audit(app);
@@ -44,16 +56,14 @@ int run(int argc, char** argv) {
     app.exit(e);
     return kBadRequest;
   } catch (const Error& e) {
-    std::fflush(stdout);
-    std::fprintf(stderr, "samebits: %s\n", e.what());
+    print_error(e.what());
     return code_of(e);
   } catch (const std::exception& e) {  // out of memory, a full pipe
-    std::fflush(stdout);
-    std::fprintf(stderr, "samebits: %s\n", e.what());
+    print_error(e.what());
     return kBadRequest;
   }
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
-    std::fprintf(stderr, "samebits: stdout could not be written\n");
+    print_error("stdout could not be written");
     return kBadRequest;
   }
   return exit_code;

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <string>
 
+#include "cli/text.h"
+
 namespace samebits::cli {
 
 Progress::Progress() : start_(std::chrono::steady_clock::now()), drawn_(start_) {
@@ -27,8 +29,9 @@ void Progress::show(double fraction, std::string_view label) {
   constexpr int kWidth = 24;
   const int full = static_cast<int>(fraction * kWidth);
   const std::string left = fraction > 0.01 ? fmt::format("{:.0f} s left", seconds / fraction * (1 - fraction)) : "";
-  std::string line = fmt::format("[{}{}] {:3.0f}%  {}  {}", std::string(static_cast<size_t>(full), '#'),
-                                 std::string(static_cast<size_t>(kWidth - full), '.'), 100 * fraction, left, label);
+  std::string line =
+      fmt::format("[{}{}] {:3.0f}%  {}  {}", std::string(static_cast<size_t>(full), '#'),
+                  std::string(static_cast<size_t>(kWidth - full), '.'), 100 * fraction, left, plain(label));
   line.resize(std::min(line.size(), static_cast<size_t>(columns_ - 1)));
   std::fprintf(stderr, "\r%s\033[K", line.c_str());
   std::fflush(stderr);

@@ -9,7 +9,7 @@ class Progress {
  public:
   Progress();
   ~Progress() { clear(); }
-  /// Draws `fraction` of 1 with `label` behind it.
+  /// Draws `fraction` of 1 with `label`, made plain, behind it.
   void show(double fraction, std::string_view label);
   /// Removes the bar, so that other text can be printed.
   void clear();

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -14,7 +15,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string hex(Dtype dtype, uint32_t bits) { return fmt::format("0x{:0{}x}", bits, 2 * size_of(dtype)); }
 std::string digest(uint64_t value) { return fmt::format("{:016x}", value); }
 
 Json tally(const Tally& t) { return {{"outputs", t.outputs}, {"differing", t.differing}}; }
@@ -41,6 +41,12 @@ std::string control_line(const VerifyReport& r) {
   return r.control_caught
              ? fmt::format("control: {}: caught by the same comparison\n", counts)
              : fmt::format("control: {}: NOT CAUGHT under every order, so this run proves nothing\n", counts);
+}
+
+/// Whether a batch of several rows was held to the same rows alone. With `--batches 1` a run makes the digest, no
+/// proof.
+bool compared_batches(const VerifyReport& r) {
+  return std::any_of(r.batches.begin(), r.batches.end(), [](int64_t m) { return m > 1; });
 }
 
 /// Names by reason, a few of each spelled out. The JSON has them all.
@@ -93,6 +99,7 @@ std::string verify_table(const VerifyRun& run) {
     }
   text += fmt::format("{} on {}: batches of {} rows, {:.1f} s\n", plain(run.subject), describe(*run.options.device),
                       fmt::join(r.batches, ", "), run.seconds);
+  if (!compared_batches(r)) text += "no batch above 1 row was compared\n";
   text += fmt::format("sample: {} outputs of rows alone, {} differ from the {}\n", r.sample.outputs, r.sample.differing,
                       r.sample_against);
   text += control_line(r) + not_covered_lines(run.not_covered);
@@ -106,6 +113,7 @@ std::string verify_json(const VerifyRun& run) {
   Json json = {{"format", "samebits-verify"}, {"version", 1}, {"subject", run.subject}};
   json["device"] = {{"name", device.name}, {"arch", device.arch}, {"sms", device.sms}};
   json["batches"] = r.batches;
+  json["batches_above_1"] = compared_batches(r);
   for (Dtype dtype : r.dtypes) json["dtypes"].push_back(name(dtype));
   json["kernels"] = run.options.all_kernels ? "all" : "chosen";
   json["seed"] = run.options.seed;
