@@ -46,7 +46,15 @@ TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   refused("--shape 64,5760", "--shape 64,5760");
   refused("--shape 0,16,16", "--shape 0,16,16");
   refused("--shape 1,16,16x", "--shape 1,16,16x");
+  refused("--shape 1,9999999999,9999999999", "three numbers of 1 to 2147483647");
+  refused("--shape 1,17,99999999999999999999", "three numbers of 1 to 2147483647");
+  refused("--shape 1,2147483647,2147483647", "m=1 n=2147483647 k=2147483647 takes 9223372039.0 GB of memory; cpu has");
+  refused("--shape 2147483647,2147483647,1", "GB of memory");
   refused("--m 0", "--m 0");
+  refused("--m 1,2147483648", "--m 2147483648: it takes numbers of 1 to 2147483647");
+  refused("--m 99999999999999999999", "--m");
+  refused("--shape 1,16,16 --kernels nope", "--kernels nope: no such row of these Orders on cpu; there are: all, cpu");
+  refused("--shape 1,16,16 --kernels cpu,nope", "--kernels nope");
   refused("--shapes llama9", "llama9");
   refused("--order hopper-quick", "hopper-quick");
   refused("--rounds 0", "--rounds");

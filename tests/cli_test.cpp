@@ -186,10 +186,65 @@ TEST(CliTest, AFullDiskLosesNothingInSilence) {
   const CliRun full = run_cli({"verify", good, "--device", "cpu", "--batches", "2"}, {}, "/dev/full");
   EXPECT_EQ(full.code, 2);
   EXPECT_NE(full.err, "");
-  const CliRun run = verify_cpu({good, "--batches", "2", "--json=" + (folder / "no/such/folder/r.json").string()});
-  EXPECT_EQ(run.code, 2);
-  EXPECT_NE(run.err.find("r.json"), std::string::npos) << run.err;
-  EXPECT_TRUE(run.last_line().ends_with("outputs differ"));  // the proof was done, and is not thrown away
+}
+
+TEST(CliTest, AnOutputThatCannotBeWrittenIsRefusedBeforeTheWork) {
+  const TempFolder folder;
+  const std::string json = "--json=" + (folder / "no/such/folder/r.json").string();
+  expect_refused(verify_cpu({tiny_checkpoint(folder), json}), "r.json");
+  write_safetensors(folder / "in.safetensors", {{"a.weight", "F32", {1, 2}, floats({1, 2})}});
+  expect_refused(run_cli({"quantize", (folder / "in.safetensors").string(), (folder / "out").string(), json}),
+                 "r.json");
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+}
+
+TEST(CliTest, NothingAboveOneRowIsSaid) {
+  const TempFolder folder;
+  const std::string path = tiny_checkpoint(folder), said = "no batch above 1 row was compared";
+  const auto batches = [&](const char* sizes) {
+    const CliRun text = verify_cpu({path, "--batches", sizes}), line = verify_cpu({path, "--batches", sizes, "--json"});
+    EXPECT_EQ(text.code, 0) << text.err;
+    const bool above = json::parse(line.out.substr(0, line.out.find('\n')))["batches_above_1"];
+    EXPECT_EQ(text.out.find(said) == std::string::npos, above) << text.out;
+    return above;
+  };
+  EXPECT_FALSE(batches("1"));
+  EXPECT_TRUE(batches("1,2"));
+}
+
+TEST(CliTest, NamesCannotDriveTheTerminal) {
+  const TempFolder folder;
+  const std::string name =
+      "evil\x1b]0;title\a\xc2\x9b"
+      "2J\n0 of 9 outputs differ";
+  const CliRun missing = run_cli({"verify", (folder / name).string()});
+  const CliRun unknown = run_cli({"verify", "a", "b", name});
+  std::vector<NewTensor> tensors = linear(name);
+  write_safetensors(folder / "good.safetensors", tensors);
+  const CliRun good = verify_cpu({(folder / "good.safetensors").string(), "--batches", "2"});
+  tensors[1].type = "I32";
+  write_safetensors(folder / "bad.safetensors", tensors);
+  const CliRun bad = verify_cpu({(folder / "bad.safetensors").string()});
+  EXPECT_EQ(good.code, 0) << good.err;
+  for (const CliRun* run : {&missing, &unknown, &bad}) EXPECT_EQ(run->code, 2);
+  for (const CliRun* run : {&missing, &unknown, &good, &bad})
+    for (const std::string& text : {run->out, run->err})
+      for (const char* control : {"\x1b", "\a", "\xc2\x9b", "\n0 of 9"})
+        EXPECT_EQ(text.find(control), std::string::npos) << text;
+}
+
+TEST(CliTest, AnErrorAboutTheInputStandsAlone) {
+  const TempFolder folder;
+  for (const char* command : {"verify", "quantize"}) {
+    const CliRun run = run_cli({command, "--device", "auto", (folder / "none").string(), (folder / "out").string()});
+    EXPECT_EQ(run.code, 2);
+    EXPECT_EQ(run.err.find("running on the CPU"), std::string::npos) << run.err;
+  }
+  for (const char* command : {"verify", "audit"}) {
+    const CliRun run = run_cli({command, "--threads", "-1", "x"});
+    expect_refused(run, "-1 not in range");
+    EXPECT_LT(run.err.size(), 200u) << run.err;
+  }
 }
 
 /// Waits until the process has a handler for SIGINT (bit 1 of SigCgt), then sends it.
@@ -210,6 +265,23 @@ TEST(CliTest, ControlCEndsWith130AndNoVerdict) {
   EXPECT_EQ(run.code, 130) << run.err;
   EXPECT_NE(run.err.find("interrupted"), std::string::npos) << run.err;
   EXPECT_EQ(run.out, "");
+}
+
+TEST(CliTest, ControlCStopsQuantizeWhileItCopies) {
+  const TempFolder folder;
+  // 1 GiB that is copied (a hole in the file, so that it costs nothing here), then one layer.
+  std::string header = R"({"a.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]})";
+  constexpr int64_t kTensor = int64_t{16} << 20, kTensors = 64;
+  for (int64_t i = 0; i < kTensors; ++i)
+    header += fmt::format(R"(,"t{}":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}})", i, kTensor, 4 + i * kTensor,
+                          4 + (i + 1) * kTensor);
+  const std::string start = raw_safetensors(header + "}", 4);
+  write_file(folder / "in.safetensors", start);
+  std::filesystem::resize_file(folder / "in.safetensors", start.size() + kTensors * kTensor);
+  const CliRun run = run_cli({"quantize", (folder / "in.safetensors").string(), (folder / "out").string()}, interrupt);
+  EXPECT_EQ(run.code, 130) << run.err;
+  EXPECT_NE(run.err.find("nothing was written"), std::string::npos) << run.err;
+  EXPECT_EQ(folder.list(), std::vector<std::string>{"in.safetensors"});
 }
 
 TEST(CliTest, VersionAndHelp) {
@@ -260,7 +332,10 @@ TEST(CliTest, InfoNamesDevicesOrdersAndChoices) {
   const CliRun described = run_cli({"info", "--shape", "64,4096,2047", "--arch", "90"});
   EXPECT_EQ(described.code, 0);
   EXPECT_NE(described.out.find("none"), std::string::npos) << described.out;
-  expect_refused(run_cli({"info", "--shape", "64,4096"}), "m,n,k");
+  for (const char* shape :
+       {"64,4096", "1,17,99999999999999999999", "1,17,2147483648", "0,16,16", "1,,16", "1,2,3,", ","})
+    expect_refused(run_cli({"info", "--shape", shape}),
+                   fmt::format("--shape {}: it takes m,n,k, three numbers of 1 to 2147483647", shape));
   expect_refused(run_cli({"info", "--shape", "64,4096,2048", "--out", "e4m3"}), "bf16, fp16, fp32");
   expect_refused(run_cli({"info", "--sms", "3"}), "--arch");
 }

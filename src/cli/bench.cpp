@@ -1,7 +1,9 @@
 // `samebits bench`: the M sweep of every kernel beside the fixed tile and cuBLASLt, in one run. JSON lines and a table.
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -13,6 +15,8 @@
 #include "cli/bench_run.h"
 #include "cli/commands.h"
 #include "cli/device.h"
+#include "cli/extent.h"
+#include "cli/text.h"
 
 namespace samebits::cli {
 namespace {
@@ -41,6 +45,8 @@ struct Case {
   std::vector<int64_t> m;
 };
 
+int64_t largest_m(const Case& c) { return *std::max_element(c.m.begin(), c.m.end()); }
+
 std::string today() { return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::now())); }
 
 // The newest CUDA that the driver can run: "13.0".
@@ -50,23 +56,16 @@ std::string driver_of(const DeviceInfo& device) {
 
 NamedShape named(const std::string& model, Shape s) { return {fmt::format("{} {}x{}", model, s.n, s.k), s}; }
 
-// "64,5760,1920" -> the case with that one M.
-Case parse_shape(const std::string& text) {
-  int64_t m, n, k;
-  char end;
-  if (std::sscanf(text.c_str(), "%ld,%ld,%ld%c", &m, &n, &k, &end) != 3 || m < 1 || n < 1 || k < 1)
-    throw Error(ErrorCode::kBadInput, fmt::format("--shape {}: expected three positive numbers m,n,k", text));
-  return {{fmt::format("{}x{}", n, k), {n, k}}, {m}};
-}
-
 std::vector<Case> cases_of(const Options& options, bool cpu) {
   std::vector<int64_t> m = options.m;
   if (m.empty() && cpu) m.assign(std::begin(kCpuSweep), std::end(kCpuSweep));
   if (m.empty()) m.assign(std::begin(kSweep), std::end(kSweep));
-  for (int64_t value : m)
-    if (value < 1) throw Error(ErrorCode::kBadInput, fmt::format("--m {}: must be positive", value));
+  for (int64_t value : m) check_extent("--m", value);
   std::vector<Case> cases;
-  for (const std::string& text : options.shapes) cases.push_back(parse_shape(text));
+  for (const std::string& text : options.shapes) {
+    const auto [one_m, n, k] = parse_shape(text);
+    cases.push_back({{fmt::format("{}x{}", n, k), {n, k}}, {one_m}});
+  }
   for (const std::string& model : options.models)
     for (Shape shape : model_shapes(model).shapes) cases.push_back({named(model, shape), m});
   if (!cases.empty()) return cases;
@@ -82,6 +81,18 @@ std::vector<Order> orders_of(const Options& options, bool cpu) {
   if (!options.orders.empty()) return parse_orders(options.orders);
   if (cpu) return {Order::kHopperFast};
   return {Order::kHopperFast, Order::kHopperPromoted};
+}
+
+void check_kernels(const std::vector<std::string>& asked, const DeviceInfo& device, const std::vector<Order>& orders) {
+  std::vector<std::string_view> known = {"all"};
+  for (Order order : orders)
+    for (std::string_view row : kernels(device, order)) known.push_back(row);
+  std::sort(known.begin() + 1, known.end());
+  known.erase(std::unique(known.begin(), known.end()), known.end());
+  for (const std::string& row : asked)
+    if (std::find(known.begin(), known.end(), row) == known.end())
+      throw Error(ErrorCode::kBadInput, fmt::format("--kernels {}: no such row of these Orders on {}; there are: {}",
+                                                    row, describe(device), fmt::join(known, ", ")));
 }
 
 // JSON lines: to --out as they come, and to stdout under --json.
@@ -160,14 +171,20 @@ std::unique_ptr<CublasLt> load_cublaslt(const Options& options) {
     return std::make_unique<CublasLt>(options.cublaslt);
   } catch (const Error& error) {
     if (!options.cublaslt.empty()) throw;  // asked for by name
-    fmt::print(stderr, "{}; it is left out (--cublaslt FILE names it)\n", error.what());
+    fmt::print(stderr, "{}; it is left out (--cublaslt FILE names it)\n", plain(error.what()));
     return nullptr;
   }
 }
 
 void run(const Options& options) {
-  const DeviceInfo& device = select_device(options.device, orders_of(options, false));
+  const DeviceChoice choice = select_device(options.device, orders_of(options, false));
+  const DeviceInfo& device = choice.device;
+  const std::vector<Order> orders = orders_of(options, device.is_cpu());
   const std::vector<Case> cases = cases_of(options, device.is_cpu());
+  check_kernels(options.kernels, device, orders);
+  for (const Case& c : cases) check_memory(device, c.shape.shape, largest_m(c));
+  Lines lines(options, device);
+  choice.announce();
   const Place place(device);
   std::FILE* text = options.json ? stderr : stdout;
   std::unique_ptr<CublasLt> cublaslt;
@@ -178,18 +195,18 @@ void run(const Options& options) {
     fmt::print(text, "{}, driver for {}, {}, cuBLASLt {}\n", device.name, driver_of(device), today(),
                cublaslt ? cublaslt->version() : "not found");
   }
-  Lines lines(options, device);
   for (const Ceiling& c : measure_ceilings(place)) {
     Json line = {{"kernel", c.kernel}, {"us", c.us}};
     if (c.gbps > 0) line["gbps"] = c.gbps;
     lines.write(line);
     fmt::print(text, "{}: {:.2f} us{}\n", c.kernel, c.us, c.gbps > 0 ? fmt::format(", {:.0f} GB/s", c.gbps) : "");
   }
-  const BenchOptions bench{options.kernels, cublaslt.get(), options.rounds};
+  const bool all = std::count(options.kernels.begin(), options.kernels.end(), "all") > 0;
+  const BenchOptions bench{all ? std::vector<std::string>() : options.kernels, cublaslt.get(), options.rounds};
   bool same = true;
   for (const Case& c : cases) {
-    BenchShape shape(place, c.shape.shape, *std::max_element(c.m.begin(), c.m.end()));
-    for (Order order : orders_of(options, device.is_cpu())) {
+    BenchShape shape(place, c.shape.shape, largest_m(c));
+    for (Order order : orders) {
       fmt::print(text, "\n{}, {}\n{}", name(order), c.shape.name, kHeader);
       for (int64_t m : c.m) {
         const std::vector<BenchResult> results = shape.run(order, m, bench);
@@ -216,7 +233,7 @@ void add_bench(CLI::App& app) {
   bench->add_option("--shape", options->shapes, "m,n,k: one M of one weight [N,K]; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  bench->add_option("--shapes", options->models, "weight shapes of a known model: llama3-8b, qwen3-1.7b, ...");
+  bench->add_option("--shapes", options->models, "weight shapes of a known model: " + model_names());
   bench->add_option("--m", options->m, "batch sizes, separated by commas")->delimiter(',');
   bench->add_option("--order", options->orders, "Orders, separated by commas")->delimiter(',');
   bench->add_option("--kernels", options->kernels, "rows, separated by commas, or all (the default)")->delimiter(',');
@@ -225,10 +242,7 @@ void add_bench(CLI::App& app) {
   bench->add_option("--rounds", options->rounds, "replays of each side; the median counts")->check(CLI::Range(1, 1000));
   bench->add_option("--out", options->out, "file for one JSON object a line");
   bench->add_flag("--json", options->json, "JSON lines on stdout, the table on stderr");
-  bench->callback([options] {
-    if (options->kernels == std::vector<std::string>{"all"}) options->kernels.clear();
-    run(*options);
-  });
+  bench->callback([options] { run(*options); });
 }
 
 }  // namespace samebits::cli

@@ -1,6 +1,9 @@
 // See bench_run.h.
 #include "cli/bench_run.h"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -61,6 +64,10 @@ double microseconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
 }
 
+int copies_of(const DeviceInfo& device, int64_t weight_bytes) {
+  return device.is_cpu() ? 1 : static_cast<int>(std::clamp<int64_t>(kRotateBytes / weight_bytes + 1, 2, 64));
+}
+
 std::string_view fixed_tile(int64_t n) { return n <= kSeedNarrow ? "seed64x16x256" : "seed64x64x256"; }
 
 }  // namespace
@@ -75,7 +82,7 @@ struct BenchShape::Side {
 
 BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m) : place_(place), shape_(shape), max_m_(max_m) {
   const int64_t weight_bytes = shape.n * shape.k;
-  copies_ = place.is_cpu() ? 1 : static_cast<int>(std::clamp<int64_t>(kRotateBytes / weight_bytes + 1, 2, 64));
+  copies_ = copies_of(place.device(), weight_bytes);
   a_ = uploaded(place, random_codes(static_cast<size_t>(max_m * shape.k), 1));
   b_ = uploaded(place, random_codes(static_cast<size_t>(weight_bytes), 2), copies_);
   scale_a_ = uploaded(place, random_scales(max_m, 3));
@@ -202,6 +209,20 @@ std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOpti
   rename(choose(place_.device(), order, m, shape_.n, shape_.k).kernel, "samebits");
   rename(fixed_tile(shape_.n), "fixed-tile");
   return results;
+}
+
+void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m) {
+  // In double: the products of three numbers up to 2^31 pass 2^63.
+  const double m = static_cast<double>(max_m), n = static_cast<double>(shape.n), k = static_cast<double>(shape.k);
+  const double held = m * k + copies_of(device, shape.n * shape.k) * n * k + 2 * 2 * m * n;
+  const double staged = device.is_cpu() ? std::max(m, n) * k : 0;  // as it is made, beside its place
+  const double memory = device.is_cpu()
+                            ? static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))
+                            : static_cast<double>(device.memory);
+  if (held + staged > memory)
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("m={} n={} k={} takes {:.1f} GB of memory; {} has {:.1f} GB", max_m, shape.n, shape.k,
+                            (held + staged) / 1e9, describe(device), memory / 1e9));
 }
 
 std::vector<Ceiling> measure_ceilings(const Place& place) {

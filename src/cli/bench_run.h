@@ -53,6 +53,9 @@ class BenchShape {
   std::optional<Order> reference_order_;  // whose output reference_ holds
 };
 
+/// Throws Error(kBadInput) with the numbers if the operands of a BenchShape do not fit the device's memory.
+void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m);
+
 /// The machine's own limits, measured like the rest: "ceiling-read" (2 GB once) and "ceiling-empty-kernel".
 struct Ceiling {
   std::string kernel;

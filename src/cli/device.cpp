@@ -22,18 +22,21 @@ constexpr char kNoGpu[] = "this machine has no CUDA device (or no driver, or thi
 
 }  // namespace
 
-const DeviceInfo& select_device(const std::string& text, const std::vector<Order>& orders) {
+void DeviceChoice::announce() const {
+  if (!notice.empty()) fmt::print(stderr, "samebits: {}\n", notice);
+}
+
+DeviceChoice select_device(const std::string& text, const std::vector<Order>& orders) {
   const auto& gpus = cuda_devices();
-  if (text == "cpu") return cpu_device();
+  if (text == "cpu") return {cpu_device(), ""};
   if (text == "auto") {
     std::string why = kNoGpu;
     for (const DeviceInfo& gpu : gpus) {
       const std::string reason = why_not(gpu, orders);
-      if (reason.empty()) return gpu;
+      if (reason.empty()) return {gpu, ""};
       why = reason;
     }
-    std::fprintf(stderr, "samebits: running on the CPU: %s\n", why.c_str());
-    return cpu_device();
+    return {cpu_device(), "running on the CPU: " + why};
   }
   size_t ordinal = 0;
   const bool cuda = text.starts_with("cuda:");
@@ -46,11 +49,7 @@ const DeviceInfo& select_device(const std::string& text, const std::vector<Order
     throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: this machine has {} CUDA devices", text, gpus.size()));
   const std::string reason = why_not(gpus[ordinal], orders);
   if (!reason.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("{}; --device cpu computes every order", reason));
-  return gpus[ordinal];
-}
-
-std::string describe(const DeviceInfo& device) {
-  return device.is_cpu() ? "cpu" : fmt::format("{} (sm_{})", device.name, device.arch);
+  return {gpus[ordinal], ""};
 }
 
 std::vector<Order> parse_orders(const std::vector<std::string>& names) {

@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/device.h"
+#include "cli/extent.h"
 #include "cli/text.h"
 #include "cuda/tile.h"
 
@@ -19,7 +20,7 @@ using Json = nlohmann::ordered_json;
 using Rows = std::vector<std::vector<std::string>>;
 
 struct Arguments {
-  std::vector<int64_t> shape;
+  std::string shape;
   std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
   std::string out = "bf16";
   int arch = 0, sms = 132;
@@ -43,9 +44,9 @@ std::string reason_of(const Plan& plan, const DeviceInfo& device) {
   return fmt::format("rule {}: {}, n >= {}, k >= {}", plan.rule, m, rule.min_n, rule.min_k);
 }
 
-Choice choice_of(const DeviceInfo& device, Order order, const std::vector<int64_t>& shape, Dtype out) {
+Choice choice_of(const DeviceInfo& device, Order order, const ProblemShape& shape, Dtype out) {
   try {
-    const Plan plan = choose(device, order, shape[0], shape[1], shape[2], out);
+    const Plan plan = choose(device, order, shape.m, shape.n, shape.k, out);
     return {device, order, std::string(plan.kernel), reason_of(plan, device)};
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kUnsupported) throw;
@@ -71,16 +72,14 @@ std::vector<DeviceInfo> devices_of(const Arguments& arguments) {
 
 std::vector<Choice> choices_of(const Arguments& arguments, const std::vector<DeviceInfo>& devices) {
   if (arguments.shape.empty()) return {};
-  if (arguments.shape.size() != 3 || arguments.shape[0] < 1 || arguments.shape[1] < 1 || arguments.shape[2] < 1)
-    throw Error(ErrorCode::kBadInput, "--shape takes three numbers above 0: m,n,k");
+  const ProblemShape shape = parse_shape(arguments.shape);
   const auto out = parse_dtype(arguments.out);
   if (!out || size_of(*out) == 1)
     throw Error(ErrorCode::kBadInput,
                 fmt::format("unknown output dtype '{}'; there are: bf16, fp16, fp32", arguments.out));
   std::vector<Choice> choices;
   for (const DeviceInfo& device : devices)
-    for (Order order : parse_orders(arguments.orders))
-      choices.push_back(choice_of(device, order, arguments.shape, *out));
+    for (Order order : parse_orders(arguments.orders)) choices.push_back(choice_of(device, order, shape, *out));
   return choices;
 }
 
@@ -167,18 +166,20 @@ void print_json(const std::vector<DeviceInfo>& devices, const std::vector<Choice
 void add_info(CLI::App& app) {
   CLI::App* command = app.add_subcommand("info", "devices, orders and kernels; which kernel a shape would run");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("--shape", arguments->shape, "m,n,k: print which kernel would run and which rule chose it")
-      ->allow_extra_args(false)
-      ->delimiter(',');
+  command->add_option("--shape", arguments->shape, "m,n,k: print which kernel would run and which rule chose it");
   command->add_option("--order", arguments->orders, "for --shape: an order, repeatable")
       ->allow_extra_args(false)
       ->delimiter(',');
   command->add_option("--out", arguments->out, "for --shape: output dtype, bf16, fp16 or fp32")->capture_default_str();
   auto* arch =
       command->add_option("--arch", arguments->arch, "describe a device instead: compute capability, such as 90")
-          ->check(CLI::PositiveNumber);
-  command->add_option("--sms", arguments->sms, "of the described device")->needs(arch)->capture_default_str();
+          ->check(CLI::Range(1, 999));
+  command->add_option("--sms", arguments->sms, "of the described device")
+      ->check(CLI::Range(1, 9999))
+      ->needs(arch)
+      ->capture_default_str();
   command->add_option("--shared-memory", arguments->shared_memory, "bytes per block of the described device")
+      ->check(CLI::Range(1, INT32_MAX))
       ->needs(arch)
       ->capture_default_str();
   command->add_flag("--uncertified", arguments->uncertified, "describe a device whose rows are not proven")

@@ -58,8 +58,8 @@ void load_activations(LayerSet& set, const std::string& path) {
     if (!tensor)
       throw Error(ErrorCode::kBadInput,
                   fmt::format("{}: no tensor called {} among its {} tensors", path, layer.name, file.tensors().size()));
-    const bool floating = tensor->is(Dtype::kBf16) || tensor->is(Dtype::kF16) || tensor->is(Dtype::kF32);
-    if (!floating || tensor->shape.size() != 2 || tensor->shape[0] == 0 || tensor->shape[1] != layer.weight.cols)
+    if (!tensor->is_float() || tensor->shape.size() != 2 || tensor->shape[0] == 0 ||
+        tensor->shape[1] != layer.weight.cols)
       throw Error(ErrorCode::kBadInput,
                   fmt::format("{}: activations {} are {}; {} takes [M,{}] in BF16, F16 or F32", path, tensor->name,
                               describe(*tensor), layer.name, layer.weight.cols));

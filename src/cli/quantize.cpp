@@ -28,7 +28,7 @@ struct Arguments {
 /// Thrown out of quantize_checkpoint(), which then leaves nothing behind.
 struct Stop {};
 
-QuantizeOptions options_of(const Arguments& arguments) {
+QuantizeOptions options_of(const Arguments& arguments, const DeviceInfo& device) {
   QuantizeOptions options;
   const bool vllm = arguments.format == "vllm-fp8";
   if (vllm) options.format = CheckpointFormat::kVllmFp8;
@@ -36,7 +36,7 @@ QuantizeOptions options_of(const Arguments& arguments) {
   options.weights = tensor ? Granularity::kPerTensor : Granularity::kPerChannel;
   options.ignore = arguments.ignore;
   options.linears_only = arguments.linears_only;
-  options.device = &select_device(arguments.device, {});
+  options.device = &device;
   return options;
 }
 
@@ -85,13 +85,16 @@ void print_table(const QuantizeReport& report) {
 void run_quantize(const Arguments& arguments) {
   const Interrupt interrupt;
   Progress progress;
-  const QuantizeOptions options = options_of(arguments);
+  const DeviceChoice choice = select_device(arguments.device, {});
+  const QuantizeOptions options = options_of(arguments, choice.device);
+  if (!arguments.json.empty() && arguments.json != "-") check_can_write(arguments.json);
   QuantizeReport report;
   try {
     report = quantize_checkpoint(arguments.in, arguments.out, options,
-                                 [&](std::string_view layer, size_t done, size_t total) {
+                                 [&](std::string_view item, size_t done, size_t total) {
                                    if (interrupt.requested()) throw Stop();
-                                   progress.show(static_cast<double>(done) / static_cast<double>(total), layer);
+                                   if (done == 0) choice.announce();
+                                   progress.show(static_cast<double>(done) / static_cast<double>(total), item);
                                  });
   } catch (const Stop&) {
     progress.clear();
@@ -112,7 +115,7 @@ void run_quantize(const Arguments& arguments) {
 
 constexpr char kFooter[] =
     R"(Linear layers are the 2-D floating-point tensors *.weight, except embeddings, norms, output and task heads, routers and
-GPT-2's Conv1D, by name. OUT appears complete or not at all; an earlier result of this command is replaced.
+GPT-2's Conv1D, by name. OUT appears complete or not at all; an earlier result of this command, and nothing else, is replaced.
 compressed-tensors: per-channel (or per-tensor) scales, dynamic per-token activations. vllm-fp8: per-tensor scales.
 
 Examples:

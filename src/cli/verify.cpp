@@ -32,7 +32,6 @@ VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt,
   VerifyOptions options;
   options.orders = parse_orders(arguments.orders);
   options.dtypes = parse_dtypes(arguments.dtypes);
-  options.device = &select_device(arguments.device, options.orders);
   options.batches = arguments.batches;
   options.all_kernels = arguments.kernels == "all";
   options.seed = arguments.seed;
@@ -44,6 +43,8 @@ VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt,
   return options;
 }
 
+bool is_file(const std::string& json) { return !json.empty() && json != "-"; }
+
 void print(const VerifyRun& run, const std::string& json) {
   if (json == "-")
     fmt::print("{}\n", verify_json(run));
@@ -51,19 +52,24 @@ void print(const VerifyRun& run, const std::string& json) {
     fmt::print("{}", verify_table(run));
   fmt::print("{}\n", verdict(run.report));
   std::fflush(stdout);  // before a file that cannot be written loses what is known
-  if (!json.empty() && json != "-") atomic_write_text(json, verify_json(run) + "\n");
+  if (is_file(json)) atomic_write_text(json, verify_json(run) + "\n");
 }
 
 void run_verify(const Arguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const Interrupt interrupt;
   Progress progress;
-  const VerifyOptions options = options_of(arguments, interrupt, progress);
+  VerifyOptions options = options_of(arguments, interrupt, progress);
+  const DeviceChoice choice = select_device(arguments.device, options.orders);
+  options.device = &choice.device;
+  if (is_file(arguments.json)) check_can_write(arguments.json);
   const std::atomic<bool>& cancel = *interrupt.flag();
   LayerSet set = arguments.shapes.empty()
                      ? layers_of_checkpoint(arguments.checkpoint, cancel, progress)
                      : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, cancel, progress);
   if (!arguments.activations.empty()) load_activations(set, arguments.activations);
+  progress.clear();
+  choice.announce();
   const VerifyReport report = verify(set.layers, options);
   progress.clear();
   if (report.cancelled || interrupt.requested()) {
@@ -75,12 +81,6 @@ void run_verify(const Arguments& arguments) {
   const std::string& subject = arguments.shapes.empty() ? arguments.checkpoint : arguments.shapes;
   print({subject, options, report, set.not_covered, seconds}, arguments.json);
   set_exit_code(exit_code_of(report));
-}
-
-std::string names_of_shapes() {
-  std::string names;
-  for (const ModelShapes& model : kModelShapes) names += fmt::format("{}{}", names.empty() ? "" : ", ", model.name);
-  return names;
 }
 
 constexpr char kFooter[] =
@@ -101,8 +101,8 @@ void add_verify(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   auto* checkpoint = command->add_option("checkpoint", arguments->checkpoint,
                                          "FP8 checkpoint: a .safetensors file or a Hugging Face folder");
-  auto* shapes = command->add_option("--shapes", arguments->shapes,
-                                     "random weights of a known model's shapes: " + names_of_shapes());
+  auto* shapes =
+      command->add_option("--shapes", arguments->shapes, "random weights of a known model's shapes: " + model_names());
   shapes->excludes(checkpoint);
   command->add_option("--order", arguments->orders, "an order, repeatable; by default hopper-fast and hopper-promoted")
       ->allow_extra_args(false)
@@ -121,7 +121,7 @@ void add_verify(CLI::App& app) {
                       "safetensors file with activations [M,K], one tensor for each layer's name or one for all");
   command->add_option("--seed", arguments->seed, "of the generated activations and weights")->capture_default_str();
   command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, kMaxThreads))
       ->capture_default_str();
   command->add_flag(
       "--json{-}", arguments->json,

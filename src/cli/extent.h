@@ -1,0 +1,19 @@
+// The shapes that users type, bounded before anything multiplies them. Used by info and bench.
+#pragma once
+#include <cstdint>
+#include <string_view>
+
+namespace samebits::cli {
+
+/// A problem [M,K] x [N,K].
+struct ProblemShape {
+  int64_t m, n, k;
+};
+
+/// "64,5760,1920", the value of --shape. Throws Error(kBadInput) unless it is three numbers of 1 to INT32_MAX.
+ProblemShape parse_shape(std::string_view text);
+
+/// `value`, given by `option`, if it is 1 to INT32_MAX; else throws Error(kBadInput).
+int64_t check_extent(std::string_view option, int64_t value);
+
+}  // namespace samebits::cli
