@@ -222,12 +222,13 @@ TEST(CliTest, NamesCannotDriveTheTerminal) {
   std::vector<NewTensor> tensors = linear(name);
   write_safetensors(folder / "good.safetensors", tensors);
   const CliRun good = verify_cpu({(folder / "good.safetensors").string(), "--batches", "2"});
+  const CliRun line = verify_cpu({(folder / "good.safetensors").string(), "--batches", "2", "--json"});
   tensors[1].type = "I32";
   write_safetensors(folder / "bad.safetensors", tensors);
   const CliRun bad = verify_cpu({(folder / "bad.safetensors").string()});
   EXPECT_EQ(good.code, 0) << good.err;
   for (const CliRun* run : {&missing, &unknown, &bad}) EXPECT_EQ(run->code, 2);
-  for (const CliRun* run : {&missing, &unknown, &good, &bad})
+  for (const CliRun* run : {&missing, &unknown, &good, &line, &bad})
     for (const std::string& text : {run->out, run->err})
       for (const char* control : {"\x1b", "\a", "\xc2\x9b", "\n0 of 9"})
         EXPECT_EQ(text.find(control), std::string::npos) << text;

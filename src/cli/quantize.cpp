@@ -56,7 +56,7 @@ std::string json_of(const Arguments& arguments, const QuantizeOptions& options, 
                                {"warnings", report.warnings},
                                {"bytes_in", report.bytes_in},
                                {"bytes_out", report.bytes_out}};
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  return json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 /// Layers of one kind and size on a line: a large model has hundreds.

@@ -143,7 +143,7 @@ std::string verify_json(const VerifyRun& run) {
   json["seconds"] = run.seconds;
   json["verdict"] = verdict(r);
   json["passed"] = r.passed();
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json.dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
 }  // namespace samebits::cli

@@ -119,7 +119,7 @@ void atomic_write_text(const fs::path& path, std::string_view text) {
   file.commit();
 }
 
-void check_can_write(const fs::path& path) { AtomicFile{path}; }
+void check_can_write(const fs::path& path) { const AtomicFile probe(path); }
 
 AtomicFolder::AtomicFolder(const fs::path& path, CheckOld check_old)
     : path_(without_trailing_slash(path)), temporary_(temporary_name(path_)), check_old_(std::move(check_old)) {
