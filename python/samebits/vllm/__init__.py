@@ -1,0 +1,83 @@
+"""The vLLM plugin: FP8 linear layers of vLLM on samebits' kernels.
+
+Installing samebits registers :func:`register` under the entry point group ``vllm.general_plugins``; vLLM calls it in
+each of its processes. With ``VLLM_BATCH_INVARIANT=1`` it puts samebits' kernel first in vLLM's list of FP8 linear
+kernels. Without that switch vLLM stays as it is. ``python -m samebits.vllm check`` says whether the kernel is in use.
+
+Environment:
+    SAMEBITS_VLLM: ``auto`` (the default: with VLLM_BATCH_INVARIANT=1), ``always`` or ``never``.
+    SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: the tokens of vLLM's own batch-invariant
+        kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
+"""
+
+import os
+
+TESTED = ("0.22.1",)
+"""Versions of vLLM that the plugin was run with. It refuses others: the lists it edits are no public interface."""
+
+NOT_COVERED = (
+    "FP8 MoE experts",
+    "block-scaled FP8 linears",
+    "MXFP8, NVFP4 and INT8 linears",
+    "weight-only FP8",
+    "activations with one dynamic scale for the whole batch",
+    "unquantized linears and lm_head",
+    "FP8 KV cache",
+)
+"""What keeps vLLM's own kernels."""
+
+
+def option(name: str, choices: tuple[str, ...]) -> str:
+    """The environment variable ``name``, the first of ``choices`` where it is unset.
+
+    Raises:
+        ValueError: any other value, by name.
+    """
+    value = os.environ.get(name, choices[0])
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def off() -> str | None:
+    """Why the switches leave vLLM as it is, or None where they ask for samebits."""
+    import vllm.envs as envs
+
+    mode = option("SAMEBITS_VLLM", ("auto", "always", "never"))
+    if mode == "never":
+        return "SAMEBITS_VLLM=never"
+    if mode == "auto" and not envs.VLLM_BATCH_INVARIANT:
+        return "VLLM_BATCH_INVARIANT is not 1 and SAMEBITS_VLLM is not 'always'"
+    return None
+
+
+def refusal() -> str | None:
+    """A sentence if this version of vLLM is not one of TESTED."""
+    import vllm
+
+    if vllm.__version__.split("+")[0] in TESTED:
+        return None
+    return f"samebits was tested with vLLM {', '.join(TESTED)} and does not touch vLLM {vllm.__version__}"
+
+
+def register() -> None:
+    """Puts samebits' kernel first in vLLM's list of FP8 linear kernels, if the switches ask for it. Safe to run again.
+
+    Raises:
+        RuntimeError: SAMEBITS_VLLM=always with a version of vLLM that is not one of TESTED. Under
+            VLLM_BATCH_INVARIANT=1 alone that is a warning, and vLLM keeps its own kernel.
+        ValueError: an unknown value of an option.
+    """
+    if off():
+        return
+    reason = refusal()
+    if reason is None:
+        from .kernel import install
+
+        install(option("SAMEBITS_VLLM_QUANTIZER", ("vllm", "samebits")))
+    elif os.environ.get("SAMEBITS_VLLM") == "always":
+        raise RuntimeError(reason)
+    else:
+        from vllm.logger import init_logger
+
+        init_logger("vllm.samebits").warning("%s: its own kernels stay.", reason)
