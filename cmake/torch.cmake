@@ -24,7 +24,8 @@ target_link_libraries(samebits_torch PRIVATE samebits samebits_flags fmt::fmt ${
 target_link_options(samebits_torch PRIVATE -Wl,--exclude-libs,ALL -Wl,--unresolved-symbols=ignore-in-shared-libs)
 set_target_properties(samebits_torch PROPERTIES SKIP_BUILD_RPATH ON SKIP_INSTALL_RPATH ON)
 # The build tree holds the package as well: PYTHONPATH=<build>/python runs the tests without an install.
-file(GLOB python_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/samebits/*.py)
+file(GLOB python_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/samebits/*.py
+     ${PROJECT_SOURCE_DIR}/python/samebits/vllm)
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/python/samebits)
 foreach(source IN LISTS python_sources)
   get_filename_component(name ${source} NAME)

@@ -10,7 +10,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [("ops", "Ops"), ("linear", "Fp8Linear"), ("convert", "Models"), ("huggingface", "Hugging Face")]
+PAGES = [
+    ("ops", "Ops"),
+    ("linear", "Fp8Linear"),
+    ("convert", "Models"),
+    ("huggingface", "Hugging Face"),
+    ("vllm/__init__", "vLLM"),
+]
 
 
 def signature(node: ast.FunctionDef) -> str:

@@ -1,0 +1,120 @@
+"""As much of vLLM 0.22.1 as the plugin touches: module paths, class names, list order and choice, and no GPU code.
+
+test_vllm.py writes each string of FILES where vLLM has that module.
+"""
+
+FILES = {
+    "__init__": '__version__ = "0.22.1"',
+    "envs": """
+import os
+environment_variables = {
+    "VLLM_BATCH_INVARIANT": lambda: bool(int(os.getenv("VLLM_BATCH_INVARIANT", "0"))),
+    "VLLM_PLUGINS": lambda: os.environ["VLLM_PLUGINS"].split(",") if "VLLM_PLUGINS" in os.environ else None,
+    "VLLM_DISABLED_KERNELS": lambda: os.getenv("VLLM_DISABLED_KERNELS", "").split(","),
+}
+def __getattr__(name):
+    if name in environment_variables:
+        return environment_variables[name]()
+    raise AttributeError(name)
+""",
+    "logger": """
+LINES = []
+class Logger:
+    def __init__(self, name): self.name = name
+    def info_once(self, text, *args):
+        line = f"{self.name}: {text % args}"
+        if line not in LINES: LINES.append(line)
+    warning_once = warning = info_once
+init_logger = Logger
+""",
+    "platforms": """
+import enum
+PlatformEnum = enum.Enum("PlatformEnum", "CUDA ROCM CPU")
+class current_platform:
+    _enum = PlatformEnum.CUDA
+    cuda = True
+    @classmethod
+    def is_cuda(cls): return cls.cuda
+""",
+    "plugins/__init__": """
+import vllm.envs as envs
+from importlib.metadata import entry_points
+DEFAULT_PLUGINS_GROUP = "vllm.general_plugins"
+def load_general_plugins():
+    for plugin in entry_points(group=DEFAULT_PLUGINS_GROUP):
+        if plugin.name == "samebits" and (envs.VLLM_PLUGINS is None or plugin.name in envs.VLLM_PLUGINS):
+            plugin.load()()
+""",
+    "model_executor/__init__": "",
+    "model_executor/kernels/__init__": "",
+    "model_executor/kernels/linear/__init__": """
+import vllm.envs as envs
+from vllm.platforms import PlatformEnum, current_platform
+from .scaled_mm import CutlassFP8ScaledMMLinearKernel, FP8ScaledMMLinearKernel, FP8ScaledMMLinearLayerConfig
+class MarlinFP8ScaledMMLinearKernel(FP8ScaledMMLinearKernel):
+    @classmethod
+    def is_supported(cls, compute_capability=None): return not envs.VLLM_BATCH_INVARIANT, "not batch invariant"
+_POSSIBLE_FP8_KERNELS = {PlatformEnum.CUDA: [MarlinFP8ScaledMMLinearKernel, CutlassFP8ScaledMMLinearKernel]}
+_LINEAR_BACKEND_KERNEL_MAP = {"cutlass": {CutlassFP8ScaledMMLinearKernel}}
+def choose_scaled_mm_linear_kernel(config, possible_kernels):
+    for kernel in possible_kernels[current_platform._enum]:
+        if kernel.__name__ not in envs.VLLM_DISABLED_KERNELS:
+            if kernel.is_supported(90)[0] and kernel.can_implement(config)[0]: return kernel
+    raise ValueError("Failed to find a kernel")
+""",
+    "model_executor/kernels/linear/scaled_mm": """
+from dataclasses import dataclass
+import torch
+from vllm.platforms import current_platform
+@dataclass
+class FP8ScaledMMLinearLayerConfig:
+    weight_quant_key: object
+    activation_quant_key: object
+    weight_shape: tuple
+    input_dtype: torch.dtype
+    out_dtype: torch.dtype
+class FP8ScaledMMLinearKernel:
+    def __init__(self, c, layer_param_names):
+        assert self.can_implement(c)[0] and self.is_supported()[0]
+        self.quant_fp8 = lambda x, scale, ub: ((x.float() / 0.5).to(torch.float8_e4m3fn), torch.full((len(x), 1), 0.5))
+    @classmethod
+    def is_supported(cls, compute_capability=None): return current_platform.is_cuda(), "requires CUDA."
+    @classmethod
+    def can_implement(cls, c): return True, None
+    def apply_weights(self, layer, x, bias=None):
+        q, scale = self.quant_fp8(x.view(-1, x.shape[-1]), layer.input_scale, None)
+        return self.apply_scaled_mm(A=q, B=layer.weight, out_dtype=x.dtype, As=scale, Bs=layer.weight_scale, bias=bias,
+                                    output_shape=[*x.shape[:-1], layer.weight.shape[1]])
+class CutlassFP8ScaledMMLinearKernel(FP8ScaledMMLinearKernel):
+    @staticmethod
+    def _pad_to_alignment(x, dim, alignment, value=0.0):
+        pad = [0] * (2 * x.dim())
+        pad[-(2 * dim + 1)] = -x.shape[dim] % alignment
+        return torch.nn.functional.pad(x.view(torch.uint8) if x.dtype.itemsize == 1 else x, pad).view(x.dtype)
+    def process_weights_after_loading(self, layer):
+        k, self.logical_output_size = layer.weight.shape
+        weight = layer.weight.t().contiguous()
+        layer.weight = self._pad_to_alignment(self._pad_to_alignment(weight, 0, 16), 1, 16).t()
+        pad = -self.logical_output_size % 16 if layer.weight_scale.numel() > 1 else 0
+        layer.weight_scale = torch.cat([layer.weight_scale.reshape(-1), torch.ones(pad)])
+""",
+    "model_executor/layers/__init__": "",
+    "model_executor/layers/quantization/__init__": "",
+    "model_executor/layers/quantization/utils/__init__": "",
+    "model_executor/layers/quantization/utils/quant_utils": """
+from collections import namedtuple
+class GroupShape(namedtuple("GroupShape", "row col")):
+    def is_per_tensor(self): return self == (-1, -1)
+    def is_per_token(self): return self == (1, -1)
+GroupShape.PER_TENSOR, GroupShape.PER_TOKEN = GroupShape(-1, -1), GroupShape(1, -1)
+GroupShape.PER_CHANNEL = GroupShape(-1, 1)
+class ScaleDesc(namedtuple("ScaleDesc", "static group_shape")):
+    def __str__(self): return f"{'static' if self.static else 'dynamic'} {tuple(self.group_shape)}"
+QuantKey = namedtuple("QuantKey", "scale")
+kFp8StaticTensorSym = QuantKey(ScaleDesc(True, GroupShape.PER_TENSOR))
+kFp8StaticChannelSym = QuantKey(ScaleDesc(True, GroupShape.PER_CHANNEL))
+kFp8DynamicTensorSym = QuantKey(ScaleDesc(False, GroupShape.PER_TENSOR))
+kFp8DynamicTokenSym = QuantKey(ScaleDesc(False, GroupShape.PER_TOKEN))
+kFp8Static128BlockSym = QuantKey(ScaleDesc(True, GroupShape(128, 128)))
+""",
+}
