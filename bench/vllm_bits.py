@@ -97,7 +97,9 @@ def compare_layer(n: int, k: int, count: Count) -> None:
         for static in (False, True):
             for dtype in DTYPES:
                 ours = fp8_layer(n, k, per_channel, static, dtype, True)
-                theirs = fp8_layer(n, k, per_channel, static, dtype, False)
+                # vLLM 0.22.1 cannot load per-channel scales whose number is no multiple of 16.
+                loads = not per_channel or n % 16 == 0
+                theirs = fp8_layer(n, k, per_channel, static, dtype, False) if loads else None
                 x = torch.randn(257, k, device="cuda").to(dtype)
                 alone = ours(x[:1])
                 for m in BATCHES:
@@ -105,7 +107,8 @@ def compare_layer(n: int, k: int, count: Count) -> None:
                     last = ours(torch.cat([x[1:m], x[:1]]))
                     count.add(first[:1], alone)
                     count.add(last[m - 1 :], alone)
-                    count.add(first, theirs(x[:m]))
+                    if theirs:
+                        count.add(first, theirs(x[:m]))
     print(f"layer N {n:6} K {k:5}: {count.differ - before} differ", flush=True)
 
 

@@ -212,7 +212,7 @@ def test_check_says_that_it_is_in_use(fake, capsys):
 def test_a_layer_computes_scaled_mm_with_the_quantizer_asked_for(fake, monkeypatch, quantizer, n, k):
     monkeypatch.setenv("SAMEBITS_VLLM_QUANTIZER", quantizer)
     plugin.register()
-    kernel = kernel_class()(config("kFp8StaticChannelSym"), [])
+    kernel = kernel_class()(config("kFp8StaticChannelSym"), ["weight", "weight_scale", "input_scale", "input_scale_ub"])
     weight, scale, bias = random_fp8(n, k), torch.rand(n, 1), torch.randn(n).bfloat16()
     layer = SimpleNamespace(weight=weight.t(), weight_scale=scale, input_scale=None)
     kernel.process_weights_after_loading(layer)

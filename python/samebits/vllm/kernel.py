@@ -78,6 +78,21 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             logger.warning_once("samebits does not cover FP8 linears with %s.", reason)
         return reason is None, reason
 
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """vLLM's padding of N and K to multiples of 16. Per-channel scales are padded here: vLLM 0.22.1 stops at an
+        assertion, because it puts the loader of the padded scales on the weight."""
+        weight_name, scale_name = self.layer_param_names[:2]
+        scale, pad = getattr(layer, scale_name), -getattr(layer, weight_name).shape[1] % 16
+        if pad == 0 or scale.numel() == 1:
+            super().process_weights_after_loading(layer)
+            return
+        delattr(layer, scale_name)
+        super().process_weights_after_loading(layer)
+        padded = torch.nn.functional.pad(scale.detach().reshape(-1), (0, pad), value=1.0).view(-1, *scale.shape[1:])
+        padded = torch.nn.Parameter(padded, requires_grad=False)
+        padded.weight_loader = self.padded_weight_loader
+        setattr(layer, scale_name, padded)
+
     def apply_scaled_mm(
         self,
         *,
