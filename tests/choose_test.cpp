@@ -27,6 +27,11 @@ TEST(ChooseTest, TheCpuTakesEverything) {
   for (const OrderSpec& s : kOrders) EXPECT_EQ(choose(cpu_device(), s.order, 3, 5, 7).kernel, "cpu");
 }
 
+TEST(ChooseTest, AnEmptyKIsBadInputEverywhere) {
+  for (const DeviceInfo& device : {cpu_device(), hopper()})
+    EXPECT_THROW(choose(device, Order::kHopperFast, 17, 32, 0), Error);
+}
+
 TEST(ChooseTest, UnknownArchitecturesAreRefusedByName) {
   DeviceInfo turing = hopper();
   turing.arch = 75, turing.name = "Tesla T4";

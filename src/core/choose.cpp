@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/check.h"
 #include "cuda/cuda.h"
 
 namespace samebits {
@@ -41,6 +42,7 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
 }
 
 Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out) {
+  if (k <= 0) bad_input("K is {}: m={} n={} k={}", k, m, n, k);
   if (device.is_cpu()) return {nullptr, "cpu", -1, 0};
   std::string why = fmt::format("there is no row of this Order for sm_{}", device.arch);
   const auto fits = [&](const Tile& tile) {
