@@ -39,6 +39,17 @@ class GoldenTest : public ::testing::TestWithParam<std::filesystem::path> {
  protected:
   // A file that is no recording fails here: nothing in the folder goes unread.
   Recording recording_ = Recording::open(GetParam());
+
+  /// Every call through `compute`, on the host, against what was recorded.
+  template <class Compute>
+  void replay(Compute compute) {
+    for (size_t i = 0; i < recording_.calls().size(); ++i) {
+      const RecordedCall& call = recording_.calls()[i];
+      Matrix out(call.out.dtype, call.out.rows, call.out.cols);
+      compute(call.problem(out.view()));
+      ASSERT_TRUE(same_bits(out.view(), call.out)) << "call " << i;
+    }
+  }
 };
 
 TEST_P(GoldenTest, SaysWhereItCameFrom) {
@@ -49,21 +60,11 @@ TEST_P(GoldenTest, SaysWhereItCameFrom) {
 }
 
 TEST_P(GoldenTest, ReferenceReturnsTheRecordedBits) {
-  for (size_t i = 0; i < recording_.calls().size(); ++i) {
-    const RecordedCall& call = recording_.calls()[i];
-    Matrix out(call.out.dtype, call.out.rows, call.out.cols);
-    reference_gemm(call.problem(out.view()));
-    ASSERT_TRUE(same_bits(out.view(), call.out)) << "call " << i;
-  }
+  replay([](const GemmProblem& p) { reference_gemm(p); });
 }
 
 TEST_P(GoldenTest, CpuBackendReturnsTheRecordedBits) {
-  for (size_t i = 0; i < recording_.calls().size(); ++i) {
-    const RecordedCall& call = recording_.calls()[i];
-    Matrix out(call.out.dtype, call.out.rows, call.out.cols);
-    gemm(call.problem(out.view()));
-    ASSERT_TRUE(same_bits(out.view(), call.out)) << "call " << i;
-  }
+  replay([](const GemmProblem& p) { gemm(p); });
 }
 
 // On a GPU: what its rows take, with the row that choose() picks.
