@@ -99,7 +99,8 @@ function(samebits_add_cuda target)
   endforeach()
   foreach(object IN LISTS objects)
     # Note: without NDEBUG the asserts of CUTLASS are calls, and ptxas then serialises wgmma.
-    target_compile_definitions(${object} PRIVATE NDEBUG)
+    # Without GDC CUTLASS's kernels do not wait for the previous one, and a dependent launch would race.
+    target_compile_definitions(${object} PRIVATE NDEBUG CUTLASS_ENABLE_GDC_FOR_SM90=1)
     target_compile_options(${object} PRIVATE --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off,-fPIC -diag-suppress=2908)
     target_include_directories(${object} PRIVATE src include)
     target_include_directories(${object} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})

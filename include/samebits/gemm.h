@@ -48,13 +48,22 @@ const DeviceInfo& cpu_device();
 /// The CUDA devices of this process; empty without a GPU, a driver or a CUDA build. Read once, order of CUDA.
 const std::vector<DeviceInfo>& cuda_devices();
 
+/// How much of a GPU call may overlap the end of the previous kernel of its stream (programmatic dependent launch).
+/// Never changes a bit.
+enum class Overlap : uint8_t {
+  kNone,    ///< starts when the previous kernel has ended
+  kLaunch,  ///< its blocks may start earlier and wait before they touch memory
+  kWeight,  ///< they also fetch `b` before they wait: only if the previous kernel does not write it
+};
+
 /// Where and how one call runs. The caller sets the current CUDA device to `device.ordinal` and owns the stream.
 struct Launch {
   const DeviceInfo* device = &cpu_device();
   void* stream = nullptr;     ///< cudaStream_t; ignored on the CPU
   void* workspace = nullptr;  ///< at least Plan::workspace_bytes, 16-byte aligned
   int64_t workspace_bytes = 0;
-  int threads = 0;  ///< CPU threads; 0: all. Never changes a bit.
+  Overlap overlap = Overlap::kLaunch;  ///< ignored on the CPU
+  int threads = 0;                     ///< CPU threads; 0: all. Never changes a bit.
 };
 
 struct Tile;  // src/cuda/tile.h

@@ -80,7 +80,7 @@ struct Cutlass3Tile {
       throw Error(ErrorCode::kBadInput, "workspace of " + std::to_string(launch.workspace_bytes) +
                                             " bytes, CUTLASS needs " + std::to_string(Gemm::get_workspace_size(args)));
     check(gemm.initialize(args, launch.workspace, stream), "initialize");
-    check(gemm.run(stream), "run");
+    check(gemm.run(stream, nullptr, launch.overlap != Overlap::kNone), "run");
   }
 
   static constexpr TileKernel kKernel{Kernel::SharedStorageSize, &launch};
