@@ -62,8 +62,8 @@ struct Launch {
   void* stream = nullptr;     ///< cudaStream_t; ignored on the CPU
   void* workspace = nullptr;  ///< at least Plan::workspace_bytes, 16-byte aligned
   int64_t workspace_bytes = 0;
-  Overlap overlap = Overlap::kLaunch;  ///< ignored on the CPU
   int threads = 0;                     ///< CPU threads; 0: all. Never changes a bit.
+  Overlap overlap = Overlap::kLaunch;  ///< ignored on the CPU
 };
 
 struct Tile;  // src/cuda/tile.h
