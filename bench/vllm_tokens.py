@@ -17,6 +17,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vllm_arms import ARMS, environment, selected_kernels
@@ -32,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "vllm", "samebits"])
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--filler", type=int, default=40, help="other prompts in the crowded batch")
+    parser.add_argument("--parallel", action="store_true", help="all arms at once on one GPU, 10 GB and their weights each")
     parser.add_argument("--out", type=Path, default=Path("out/vllm"))
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -75,6 +77,8 @@ def worker(args: argparse.Namespace) -> None:
         max_model_len=1024,
         enable_prefix_caching=False,
         seed=0,
+        # A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
+        **({"gpu_memory_utilization": 0.2, "kv_cache_memory_bytes": 4 << 30} if args.parallel else {}),
     )
     vocabulary = llm.get_tokenizer().vocab_size
     draw = random.Random(0)
@@ -100,6 +104,7 @@ def worker(args: argparse.Namespace) -> None:
 def run_arm(args: argparse.Namespace, arm: str) -> dict:
     command = [sys.executable, __file__, "--worker", "--model", str(args.model)]
     command += ["--new-tokens", str(args.new_tokens), "--filler", str(args.filler)]
+    command += ["--parallel"] if args.parallel else []
     done = subprocess.run(
         command, env=environment(arm), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
@@ -145,9 +150,9 @@ def main() -> int:
         name = args.random.resolve().name
         args.model = write_random_model(args.random, Path(os.environ.get("TMPDIR", "/tmp")) / f"random-{name}")
     rows = {}
-    with open(args.out / "tokens.jsonl", "w") as file:
-        for arm in args.arms:
-            rows[arm] = run_arm(args, arm)
+    with open(args.out / "tokens.jsonl", "w") as file, ThreadPoolExecutor(len(args.arms) if args.parallel else 1) as pool:
+        for arm, row in zip(args.arms, pool.map(lambda arm: run_arm(args, arm), args.arms), strict=True):
+            rows[arm] = row
             print(json.dumps(rows[arm]), file=file, flush=True)
             print(f"{arm:9} differ {rows[arm]['differ']}  hash {rows[arm]['hash']}", flush=True)
     wrong = verdict(rows)
