@@ -1,0 +1,52 @@
+// See ring.h.
+#include "cuda/ring.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace samebits::cuda {
+
+// The wave model. A 64-row MMA block costs the same however many rows it holds, so fewer rows for each block are free
+// as long as loading them is the bottleneck: they spread a small weight over all SMs and even out the last wave.
+// Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes.
+RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms,
+                                  int64_t shared_memory) {
+  constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
+  constexpr int kStatic = 512;  // barriers, which are no dynamic memory but count
+  RingGeometry g{};
+  g.tiles_y = static_cast<int>(ceil_div(m, s.cols));
+  const int64_t cols = g.tiles_y > 1 ? s.cols : std::min<int64_t>(m, s.cols);
+  // Chunks that are loaded together follow each other in whole swizzle atoms of 8 rows.
+  const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
+  g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
+  // A cluster lies in one GPC, and Hopper's hold 16 or 18 SMs: clusters of 4 leave two SMs of the larger ones idle.
+  const int64_t slots = (s.cluster > 2 ? sms / 8 * 8 : sms) / s.cluster;
+  double best = 0;
+  for (int rows = 64; rows >= 8; rows -= 8) {
+    const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
+    const double waves = static_cast<double>(ceil_div(tiles_x * g.tiles_y, slots));
+    const double mma = 64.0 * s.blocks * s.cols / kMacs;
+    const double load = (static_cast<double>(rows) * s.blocks + static_cast<double>(cols)) / kBytesIn;
+    const double cost = waves * (std::max(mma, load) * static_cast<double>(k_bytes) + kTileClocks);
+    if (g.rows && cost >= best * 0.999) continue;
+    best = cost;
+    g.rows = rows;
+    g.tiles_x = static_cast<int>(tiles_x);
+  }
+  g.clusters = static_cast<int>(std::min<int64_t>(slots, static_cast<int64_t>(g.tiles_x) * g.tiles_y));
+  const double along = std::sqrt(static_cast<double>(slots) * s.cols / (g.rows * s.blocks * s.cluster));
+  g.group = std::max(1, static_cast<int>(std::lround(along)));
+  g.x_bytes = s.chunks * s.blocks * g.rows * kChunkBytes;
+  g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
+  // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
+  const int overrun = std::max(64 - g.rows, s.cols - g.y_bytes / (s.chunks * kChunkBytes)) * kChunkBytes;
+  const int fixed = 1024 + kStatic + s.staging + overrun;
+  const int64_t budget = (s.whole_sm ? shared_memory : shared_memory / 2 - 2048) - fixed;
+  const int64_t steps = ceil_div(k_bytes, s.chunks * kChunkBytes) * ceil_div(g.tiles_x * g.tiles_y, g.clusters);
+  g.stages = static_cast<int>(std::clamp<int64_t>(budget / (g.x_bytes + g.y_bytes), 2, kMaxStages));
+  g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
+  g.shared_memory = fixed - kStatic + g.stages * (g.x_bytes + g.y_bytes);
+  return g;
+}
+
+}  // namespace samebits::cuda

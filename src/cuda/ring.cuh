@@ -1,0 +1,490 @@
+// One row of a Hopper table that CUTLASS's collectives do not cover: a persistent kernel whose producer warp keeps a ring
+// of shared-memory stages full and whose warpgroups multiply (wgmma). The weight is the MMA's first operand.
+// What it adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
+// Overlap::kWeight the ring fills with weights before the previous kernel of the stream has ended.
+#pragma once
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+
+#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/arch/mma_sm90.hpp>
+#include <cutlass/arch/barrier.h>
+#include <cutlass/arch/grid_dependency_control.h>
+#include <cutlass/arch/reg_reconfig.h>
+#include <cutlass/float8.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cuda/ring.h"
+#include "cuda/tensor_map.h"
+#include "cuda/tile.h"
+
+namespace samebits::cuda {
+
+struct RingParams {
+  CUtensorMap x, y;  // weight, tokens
+  const float *scale_x, *scale_y;
+  const void* bias;
+  void* out;
+  int64_t out_stride;
+  int m, n, steps, prefetch;
+  bool per_channel, per_token, fp16, early_weight, whole, stream_out;
+  RingGeometry g;
+};
+
+/// The schedule words of the tables: how many warpgroups multiply, and whether they share each tile or take turns.
+enum RingSchedule { Ring1, Ring2, Ring3, RingTurns };
+constexpr int warpgroups(RingSchedule s) { return s == Ring1 ? 1 : s == Ring3 ? 3 : 2; }
+/// 64-row MMA blocks of each warpgroup in a tile of `tile_m` rows.
+constexpr int blocks_each(RingSchedule s, int tile_m) { return tile_m / 64 / (s == RingTurns ? 1 : warpgroups(s)); }
+
+/// kBlocks: 64-row MMA blocks of each warpgroup. kChunks: chunks of 128 bytes of K in a stage.
+template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
+struct Ring {
+  static constexpr int kWarpgroups = warpgroups(kSchedule);
+  static constexpr bool kTurns = kSchedule == RingTurns;  // one's epilogue runs under the other's multiplications
+  static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
+  static constexpr bool kPromoted = spec(kOrder).promote_every != 0;
+  static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
+  static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
+  static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
+  using E = cutlass::float_e4m3_t;
+  using Atom = decltype(cute::SM90::GMMA::ss_op_selector<E, E, float, cute::Shape<cute::_64, cute::Int<kCols>, cute::_32>,
+                                                         cute::GMMA::Major::K, cute::GMMA::Major::K>());
+  static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
+  // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
+  static constexpr bool kTrades = kWarpgroups > 1;
+  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : 32);
+  static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32, kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
+  static constexpr int kPass = kCols <= 64 ? kCols : kCols % 64 == 0 ? 64 : 48;  // token columns that the epilogue stages at once
+  static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
+  static_assert(kCols % kPass == 0 && kPass % 8 == 0);
+  static constexpr int kRowBytes = 128;  // 64 channels of 16 bits
+  static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
+  static constexpr int kStagingBytes = kWarpgroups * (kPass * kRowBytes + kCols * 4);
+  static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks, kCluster,
+                                    kStagingBytes,      kWarpgroups > 1 || kCols > 64};
+  static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
+  static constexpr int64_t kPrefetchBytes = 16 << 20;
+  using Barrier = cutlass::arch::ClusterTransactionBarrier;
+  using Empty = cutlass::arch::ClusterBarrier;
+
+  struct Place {
+    int tile, step;  // of the cluster's list of tiles
+    int x, y;        // first weight row block of this thread block (in units of g.rows), first token
+  };
+
+  static __device__ void locate(const RingParams& p, Place& at) {
+    const int per_group = p.g.group * p.g.tiles_y, group = at.tile / per_group, rest = at.tile - group * per_group;
+    const int first = group * p.g.group, width = min(p.g.group, p.g.tiles_x - first);
+    const int x = first + rest % width;
+    at.x = (x * kCluster + rank()) * kShape.blocks;
+    at.y = rest / width * kCols;
+  }
+  static __device__ Place begin(const RingParams& p) {
+    Place at{static_cast<int>(blockIdx.x) / kCluster, 0, 0, 0};
+    locate(p, at);
+    return at;
+  }
+  static __device__ bool ended(const RingParams& p, const Place& at) { return at.tile >= p.g.tiles_x * p.g.tiles_y; }
+  static __device__ void advance(const RingParams& p, Place& at) {
+    if (++at.step < p.steps) return;
+    at.step = 0;
+    next(p, at, 1);
+  }
+  static __device__ void next(const RingParams& p, Place& at, int tiles) {
+    at.tile += tiles * p.g.clusters;
+    if (!ended(p, at)) locate(p, at);
+  }
+
+  struct Position {  // in the ring
+    int stage;
+    uint32_t phase;
+    __device__ void advance(int stages) {
+      if (++stage == stages) stage = 0, phase ^= 1;
+    }
+  };
+  // Over the stages of a tile that is the other warpgroup's.
+  static __device__ void skip(const RingParams& p, Position& at) {
+    const int to = at.stage + p.steps;
+    at.phase ^= to / p.g.stages & 1;
+    at.stage = to % p.g.stages;
+  }
+
+  static __device__ int rank() { return kCluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kCluster; }
+
+  static __device__ void produce(const RingParams& p, uint8_t* ring, Barrier* full, Empty* empty) {
+    const int stage_bytes = p.g.x_bytes + p.g.y_bytes;
+    const uint32_t tx = p.g.x_bytes + kChunks * p.g.box_cols * kCluster * kChunkBytes;
+    const int each = p.whole ? kChunks : 1;  // chunks of one load
+    const auto load_x = [&](const Place& at, int stage) {
+      full[stage].arrive_and_expect_tx(tx);
+      for (int c = 0; c < kChunks; c += each) {
+        const int k = at.step * kChunks + c;
+        cute::SM90_TMA_LOAD_3D::copy(&p.x, reinterpret_cast<uint64_t*>(&full[stage]), weight_hint(p),
+                                     ring + stage * stage_bytes + c * (p.g.x_bytes / kChunks),
+                                     p.whole ? 0 : k * kChunkBytes, at.x * p.g.rows, p.whole ? k : 0);
+      }
+    };
+    const auto load_y = [&](const Place& at, int stage) {
+      for (int c = 0; c < kChunks; c += each) {
+        uint8_t* to = ring + stage * stage_bytes + p.g.x_bytes + c * (p.g.y_bytes / kChunks);
+        const int k = at.step * kChunks + c, byte = p.whole ? 0 : k * kChunkBytes, chunk = p.whole ? k : 0;
+        if constexpr (kCluster == 1)
+          cute::SM90_TMA_LOAD_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), kKeep, to, byte, at.y, chunk);
+        else
+          cute::SM90_TMA_LOAD_MULTICAST_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), (1 << kCluster) - 1,
+                                                 kKeep, to + rank() * p.g.box_cols * kChunkBytes, byte,
+                                                 at.y + rank() * p.g.box_cols, chunk);
+      }
+    };
+    Place at = begin(p);
+    int filled = 0;
+    if (p.early_weight) {
+      Place ahead = at;
+      for (; filled < p.g.stages && !ended(p, ahead); ++filled, advance(p, ahead)) load_x(ahead, filled);
+      for (int i = 0; i < p.prefetch && !ended(p, ahead); ++i, advance(p, ahead))  // the rest as far as L2
+        for (int c = 0; c < kChunks; c += each)
+          cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole ? 0 : (ahead.step * kChunks + c) * kChunkBytes,
+                                                 ahead.x * p.g.rows, p.whole ? ahead.step * kChunks + c : 0);
+    }
+    cutlass::arch::wait_on_dependent_grids();
+    cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
+    Position to{0, 1};  // a fresh barrier counts as released
+    for (; !ended(p, at); advance(p, at), to.advance(p.g.stages)) {
+      empty[to.stage].wait(to.phase);
+      if (filled > 0)
+        --filled;
+      else
+        load_x(at, to.stage);
+      load_y(at, to.stage);
+    }
+  }
+
+  // The canonical K-major layout with 128-byte swizzle: atoms of 8 rows, 1024 bytes apart. `start` is a shared-memory
+  // address over 16. Note: kept in 32 bits and free of threadIdx, or each MMA waits for moves to uniform registers.
+  static __device__ uint64_t descriptor(uint32_t start) {
+    constexpr uint64_t kHigh = 64ull << 32 | 1ull << 62;
+    return kHigh | (start | 1u << 16);
+  }
+  template <size_t... kI>
+  static __device__ void multiply(float (&d)[kAcc], uint64_t x, uint64_t y, bool accumulate, std::index_sequence<kI...>) {
+    Atom::fma(x, y, d[kI]..., accumulate ? cute::GMMA::ScaleOut::One : cute::GMMA::ScaleOut::Zero);
+  }
+  static __device__ void fence(float (&d)[kBlocks][kAcc]) {
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b)
+#pragma unroll
+      for (int i = 0; i < kAcc; ++i) cute::warpgroup_fence_operand(d[b][i]);
+  }
+
+  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, Barrier* full, Empty* empty) {
+    const int warpgroup = kWarpgroups == 1 ? 0 : __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
+    const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
+                   x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;
+    cutlass::arch::wait_on_dependent_grids();
+    const auto release = [&](int stage) {
+      if (lane < kCluster) empty[stage].arrive(lane);
+    };
+    // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's multiplications.
+    constexpr int kLeadBarrier = kWarpgroups + 1, kTurnBarrier = kWarpgroups + 1;
+    const int lead = min(p.g.stages - 1, p.steps) - 1;
+    if (kLeads && warpgroup == 1 && lead >= 0) cutlass::arch::NamedBarrier::sync(256, kLeadBarrier);
+    bool led = !kLeads || warpgroup != 0 || lead < 0;
+    const int share = kTurns ? 0 : warpgroup;  // which blocks of a tile are this warpgroup's
+    float acc[kDouble ? 2 : 1][kBlocks][kAcc], total[kPromoted ? kBlocks : 1][kPromoted ? kAcc : 1];
+    Position at{0, 0};
+    const auto issue = [&](float(&d)[kBlocks][kAcc], int stage, int c, bool first) {
+      const uint32_t block = p.g.rows * (kChunkBytes / 16), at_stage = ring16 + stage * stage16;
+      const uint32_t x = at_stage + (c * kShape.blocks + share * kBlocks) * block, y = at_stage + x16 + c * y_chunk16;
+      fence(d);
+      cute::warpgroup_arrive();
+#pragma unroll
+      for (int kk = 0; kk < 4; ++kk)
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b)
+          multiply(d[b], descriptor(x + b * block + 2 * kk), descriptor(y + 2 * kk), kk > 0 || !first,
+                   std::make_index_sequence<kAcc>{});
+      cute::warpgroup_commit_batch();
+      fence(d);
+    };
+    const auto add = [&](float(&d)[kBlocks][kAcc]) {
+      fence(d);
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b)
+#pragma unroll
+        for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
+    };
+    Place tile = begin(p);
+    const int first_tile = tile.tile;
+    if (kTurns && warpgroup == 1) {
+      skip(p, at);
+      next(p, tile, 1);
+    }
+    for (; !ended(p, tile); next(p, tile, kTurns ? 2 : 1)) {
+      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its data.
+      if (kTurns && tile.tile != first_tile) cutlass::arch::NamedBarrier::sync(256, kTurnBarrier + warpgroup);
+      const float my_scale = load_scale(p, tile.y);
+      const float my_scale2 = kCols > 128 ? load_scale(p, tile.y + 128) : 0.0f;
+      Channels channels[kBlocks];
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b) channels[b] = load_channels(p, (tile.x + share * kBlocks + b) * p.g.rows);
+      if constexpr (kPromoted) {
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b)
+#pragma unroll
+          for (int i = 0; i < kAcc; ++i) total[b][i] = 0.0f;
+      }
+      int previous = -1;
+      const auto step_done = [&](int step) {
+        if (kLeads && !led && step == lead) {
+          cutlass::arch::NamedBarrier::arrive(256, kLeadBarrier);
+          led = true;
+        }
+        previous = at.stage;
+        at.advance(p.g.stages);
+      };
+      if constexpr (kDouble) {  // a partial sum is added while the next one is multiplied
+        const auto start = [&](float(&d)[kBlocks][kAcc], int step) {
+          full[at.stage].wait(at.phase);
+          issue(d, at.stage, 0, true);
+          step_done(step);
+        };
+        int step = 0;
+        for (; step + 1 < p.steps; step += 2) {
+          const int even = at.stage;
+          start(acc[0], step);
+          start(acc[1], step + 1);
+          cute::warpgroup_wait<1>();
+          release(even);
+          add(acc[0]);
+          cute::warpgroup_wait<0>();
+          release(previous);
+          add(acc[1]);
+        }
+        if (step < p.steps) {
+          start(acc[0], step);
+          cute::warpgroup_wait<0>();
+          release(previous);
+          add(acc[0]);
+        }
+      } else {
+        for (int step = 0; step < p.steps; ++step) {
+          full[at.stage].wait(at.phase);
+#pragma unroll
+          for (int c = 0; c < kChunks; ++c) {
+            issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
+            if constexpr (kPromoted) {
+              cute::warpgroup_wait<0>();
+              if (c == kChunks - 1) release(at.stage);
+              add(acc[0]);
+            }
+          }
+          if constexpr (!kPromoted) {
+            cute::warpgroup_wait<kChunks>();  // the stage before this one is read
+            fence(acc[0]);
+            if (previous >= 0) release(previous);
+          }
+          step_done(step);
+        }
+        if constexpr (!kPromoted) {
+          cute::warpgroup_wait<0>();
+          fence(acc[0]);
+          release(previous);
+        }
+      }
+      if constexpr (kTurns) {
+        cutlass::arch::NamedBarrier::arrive(256, kTurnBarrier + 1 - warpgroup);
+        skip(p, at);
+      }
+      float* scales = reinterpret_cast<float*>(staging + kWarpgroups * kPass * kRowBytes) + warpgroup * kCols;
+      const int t = threadIdx.x % 128;
+      if (t < kCols) scales[t] = my_scale;
+      if (kCols > 128 && t + 128 < kCols) scales[t + 128] = my_scale2;
+      const auto& result = [&]() -> const float (&)[kBlocks][kAcc] {
+        if constexpr (kPromoted)
+          return total;
+        else
+          return acc[0];
+      }();
+#pragma unroll
+      for (int b = 0; b < kBlocks; ++b)
+        store(p, result[b], channels[b], (tile.x + share * kBlocks + b) * p.g.rows, tile.y, scales,
+              staging + warpgroup * kPass * kRowBytes);
+    }
+  }
+
+  static __device__ float load_scale(const RingParams& p, int first) {
+    const int token = first + threadIdx.x % 128;
+    return token < p.m ? p.scale_y[p.per_token ? token : 0] : 0.0f;
+  }
+
+  // What the epilogue needs of the weight's channels, loaded before the multiplications so that its latency is hidden.
+  struct Channels {
+    float scale[2], bias[2];
+  };
+  static __device__ Channels load_channels(const RingParams& p, int x) {
+    Channels c{};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int channel = x + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
+      if (channel >= p.n) continue;
+      c.scale[i] = p.scale_x[p.per_channel ? channel : 0];
+      if (p.bias) c.bias[i] = widen(p, channel);
+    }
+    return c;
+  }
+
+  static __device__ float widen(const RingParams& p, int channel) {
+    const auto bits = static_cast<const uint16_t*>(p.bias)[channel];
+    return p.fp16 ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
+  }
+  static __device__ uint32_t pack(const RingParams& p, float low, float high) {
+    if (p.fp16) {
+      const __half2 h = __floats2half2_rn(low, high);
+      return reinterpret_cast<const uint32_t&>(h);
+    }
+    const __nv_bfloat162 h = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(h);
+  }
+
+  // The contract's epilogue: t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)). Channels are the
+  // accumulator's rows, so 8x8 blocks are transposed on their way through shared memory (stmatrix.trans).
+  static __device__ void store(const RingParams& p, const float (&d)[kAcc], const Channels& channels, int x, int y,
+                               const float* scales, uint8_t* staging) {
+    const int thread = threadIdx.x % 128, warp = thread / 32, lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
+    const auto finish = [&](int i, float scale_a, float value) {
+      const float t = __fmul_rn(scale_a, value);
+      return p.bias ? __fmaf_rn(channels.scale[i], t, channels.bias[i]) : __fmul_rn(channels.scale[i], t);
+    };
+    const int chunk = warp * 2 + lane / 8 % 2;  // which 8 channels this lane's address is for
+#pragma unroll
+    for (int pass = 0; pass < kCols / kPass; ++pass) {
+      if (y + pass * kPass >= p.m) break;
+      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // scales are there, the staging is free
+#pragma unroll
+      for (int j = 0; j < kPass / 8; j += 2) {
+        uint32_t r[4] = {};
+#pragma unroll
+        for (int h = 0; h < 2 && j + h < kPass / 8; ++h) {
+          const int column = pass * kPass + (j + h) * 8;
+          const float2 scale_a = *reinterpret_cast<const float2*>(scales + column + lane % 4 * 2);
+          const float* v = d + column / 2;
+          r[2 * h] = pack(p, finish(0, scale_a.x, v[0]), finish(0, scale_a.y, v[1]));
+          r[2 * h + 1] = pack(p, finish(1, scale_a.x, v[2]), finish(1, scale_a.y, v[3]));
+        }
+        const int token = j * 8 + lane / 16 * 8 + lane % 8;
+        auto* to = reinterpret_cast<cute::uint128_t*>(staging + (token % kPass) * kRowBytes + (chunk ^ token % 8) * 16);
+        if constexpr (kPass % 16 == 0)
+          cute::SM90_U16x8_STSM_T::copy(r[0], r[1], r[2], r[3], *to);
+        else
+          cute::SM90_U16x4_STSM_T::copy(r[0], r[1], *to);  // addresses of lanes 0 to 15
+      }
+      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);
+      for (int i = thread; i < kPass * 8; i += 128) {
+        const int token = i / 8, c = i % 8, row = y + pass * kPass + token, col = x + c * 8;
+        if (c * 8 >= p.g.rows || row >= p.m || col >= p.n) continue;
+        const uint4 v = *reinterpret_cast<const uint4*>(staging + token * kRowBytes + (c ^ token % 8) * 16);
+        auto* to = reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.out) + row * p.out_stride + col);
+        if (p.stream_out)
+          __stcs(to, v);
+        else
+          *to = v;
+      }
+    }
+  }
+
+  static constexpr uint64_t kKeep = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST);
+  // A weight that one token tile reads is not read again.
+  static __device__ uint64_t weight_hint(const RingParams& p) {
+    return static_cast<uint64_t>(p.g.tiles_y == 1 ? cute::TMA::CacheHintSm90::EVICT_FIRST
+                                                  : cute::TMA::CacheHintSm90::EVICT_NORMAL);
+  }
+
+  static __device__ void run(const RingParams& p) {
+    extern __shared__ uint8_t dynamic[];
+    __shared__ alignas(8) uint64_t barriers[2 * kMaxStages];
+    uint8_t* const ring = dynamic + (1024 - cute::cast_smem_ptr_to_uint(dynamic) % 1024) % 1024;
+    uint8_t* const staging = ring + p.g.shared_memory - 1024 - kStagingBytes;
+    auto* const full = reinterpret_cast<Barrier*>(barriers);
+    auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < p.g.stages; ++i) {
+        full[i].init(1);
+        empty[i].init(kSharing * 4 * kCluster);
+      }
+      cutlass::arch::fence_barrier_init();
+    }
+    if constexpr (kCluster > 1) {
+      cute::cluster_arrive_relaxed();
+      cute::cluster_wait();
+    } else {
+      __syncthreads();
+    }
+    if (threadIdx.x >= kWarpgroups * 128) {
+      if constexpr (kTrades) cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
+      if (threadIdx.x == kWarpgroups * 128) produce(p, ring, full, empty);
+    } else {
+      if constexpr (kTrades) cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
+      consume(p, ring, staging, full, empty);
+    }
+    if constexpr (kCluster > 1) {  // a block must not end while another may write into it
+      __syncwarp();
+      cute::cluster_arrive();
+      cute::cluster_wait();
+    }
+  }
+
+  static void launch(const GemmProblem& problem, const Launch& launch);
+  static const TileKernel kKernel;
+};
+
+template <class R>
+__global__ void __launch_bounds__(R::kThreads, 1) ring_kernel(const __grid_constant__ RingParams p) {
+  R::run(p);
+}
+
+template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
+void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const GemmProblem& q, const Launch& launch) {
+  RingParams p{};
+  p.g = ring_geometry(kShape, q.m(), q.n(), q.k(), launch.device->sms, launch.device->shared_memory);
+  p.x = tensor_map("b", q.b, kChunkBytes, kChunks, p.g.rows * kShape.blocks);
+  p.y = tensor_map("a", q.a, kChunkBytes, kChunks, p.g.box_cols);
+  p.whole = whole_chunks(q.a, kChunkBytes);
+  p.scale_x = q.scale_b.data;
+  p.scale_y = q.scale_a.data;
+  p.bias = q.bias.data;
+  p.out = q.out.data;
+  p.out_stride = q.out.row_stride;
+  p.m = static_cast<int>(q.m());
+  p.n = static_cast<int>(q.n());
+  p.steps = static_cast<int>(ceil_div(q.k(), kChunks * kChunkBytes));
+  // Note: L2 keeps the next weight beside what this kernel uses, as long as it is no more than half of it.
+  p.prefetch = static_cast<int>(kPrefetchBytes / (static_cast<int64_t>(p.g.clusters) * kCluster * p.g.x_bytes));
+  p.per_channel = !q.scale_b.is_per_tensor();
+  p.per_token = !q.scale_a.is_per_tensor();
+  p.fp16 = q.out.dtype == Dtype::kF16;
+  p.stream_out = q.m() * q.n() * 2 > kStreamBytes;
+  p.early_weight = launch.overlap == Overlap::kWeight;
+  launch_kernel(&ring_kernel<Ring>, p, p.g.clusters * kCluster, kThreads, p.g.shared_memory, kCluster, launch);
+}
+
+template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
+const TileKernel Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::kKernel{
+    kShape.whole_sm ? 200 * 1024 : 100 * 1024, &Ring::launch};
+
+}  // namespace samebits::cuda
+
+// One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)      \
+  namespace samebits::cuda::sm90 {                                                                                    \
+  static_assert(cluster_n == 1 && OutKind::k##out == OutKind::kHalf, "a Ring row swaps operands and writes 16 bits"); \
+  extern const TileKernel kernel_##name;                                                                              \
+  const TileKernel kernel_##name =                                                                                    \
+      Ring<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n, tile_k / kChunkBytes, cluster_m>::kKernel; \
+  }
