@@ -327,4 +327,4 @@ def _check_finite(weight: Tensor, name: str) -> None:
     bad = ~torch.isfinite(weight)
     if bool(bad.any()):
         row, column = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}: a weight must be finite")
+        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}")
