@@ -246,8 +246,9 @@ class Fp8Linear(nn.Module):
         else:
             operands = (first,) if second is None else (first, second)
             out = routes.compute(
-                self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype
-            )
+                self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype,
+                weight_ready=self.master is None,  # a trainable layer has just quantized it
+            )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 
     def set_input_scale(self, scale: float | Tensor) -> None:

@@ -110,7 +110,7 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             A = self._pad_to_alignment(A, dim=1, alignment=16)
         if bias is not None and B.shape[1] > n:
             bias = self._pad_to_alignment(bias, dim=0, alignment=16)
-        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER)
+        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, True)  # B was written at loading
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 
