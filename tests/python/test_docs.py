@@ -14,5 +14,6 @@ def test_api_page_is_current():
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_example_runs(example):
-    subprocess.run([sys.executable, example], check=True, timeout=600)
+def test_example_runs(example, request):
+    model = [request.getfixturevalue("minilm")] if "FOLDER" in example.read_text() else []
+    subprocess.run([sys.executable, example, *model], check=True, timeout=600)

