@@ -20,7 +20,7 @@ using torch::stable::Tensor;
 /// "[2,3]", for messages.
 inline std::string shape_of(const Tensor& t) {
   std::string text = "[";
-  for (int64_t i = 0; i < t.dim(); ++i) text.append(i ? "," : "").append(std::to_string(t.size(i)));
+  for (int64_t i = 0; i < t.dim(); ++i) text += (i ? "," : "") + std::to_string(t.size(i));
   return text + "]";
 }
 
