@@ -2,11 +2,20 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import samebits
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert samebits.__version__ == project
+    assert f"project(samebits VERSION {project} " in (ROOT / "CMakeLists.txt").read_text()
 
 
 def test_api_page_is_current():

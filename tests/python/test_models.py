@@ -1,10 +1,12 @@
 """Whole models: convert, calibrate, and from_pretrained on a real sentence-transformer (MiniLM, from PyPI)."""
 
 import copy
+import importlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,13 @@ def test_online_equals_convert(device, minilm):
     converted = samebits.convert(plain, ignore=["encoder.layer.5"])
     assert len(fp8_layers(loaded)) == len(fp8_layers(converted)) == 30
     assert same_bits(embed(loaded, batch), embed(converted, batch))
+
+
+def test_an_old_transformers_is_named(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "4.57.1")
+    monkeypatch.delitem(sys.modules, "samebits.huggingface")
+    with pytest.raises(ImportError, match="needs transformers >= 5, this is 4.57.1"):
+        importlib.import_module("samebits.huggingface")
 
 
 def test_stock_loading_is_left_alone(minilm):

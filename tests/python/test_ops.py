@@ -257,8 +257,16 @@ def test_layouts_and_devices_that_cuda_cannot_address(device):
             with pytest.raises(RuntimeError, match=message):
                 call()
     if device.type == "cuda":
-        with pytest.raises(RuntimeError, match="b is not on the device of the first operand: cpu and cuda:0"):
-            samebits.scaled_mm(a, b.cpu(), sa, sb)
+        odd = torch.zeros(17 * 64 + 16, dtype=torch.uint8, device=device)[1 : 1 + 17 * 64].view(FP8).view(17, 64)
+        for args, message in [
+            ((a, b.cpu(), sa, sb), "b is not on the device of the first operand: cpu and cuda:0"),
+            ((a.float().to(torch.float8_e5m2), b, sa, sb), "a is e5m2 and b is e4m3: the GPU kernels take e4m3"),
+            ((odd, b, sa, sb), "a: address 0x[0-9a-f]+1 is not a multiple of 16 bytes"),
+            ((a, b, sa, torch.ones(1, 64, device=device)[:, ::2]), "scale_b: stride 2 on a GPU"),
+            ((a, b, sa, sb, torch.zeros(32, device=device)), "it must have the output's dtype bf16 and stride 1"),
+        ]:
+            with pytest.raises(RuntimeError, match=message):
+                samebits.scaled_mm(*args)
 
 
 def test_quantize_per_token_formula(device):
