@@ -116,7 +116,7 @@ if on_cuda():  # nothing below can be stated about a CPU
     @pytest.mark.parametrize("m", [1, 17, 200])
     @pytest.mark.parametrize("weight_ready", [False, True])
     def test_cuda_graph_of_dependent_launches(weight_ready, m):
-        """Products one after the other, with and without a quantizer in between; each may start before the last ends."""
+        """A chain of quantizers and products; a product may start before the kernel ahead of it ends."""
         weights = [operands(1, 512, 512, "cuda")[1::2] for _ in range(3)]
         static = torch.tensor([0.0125], device="cuda")
 
