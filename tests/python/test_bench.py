@@ -51,7 +51,7 @@ def test_an_arm_with_another_kernel_is_an_error(run, monkeypatch, script):
     monkeypatch.setenv("FAKE_KERNEL", "MarlinFP8ScaledMMLinearKernel")
     done = run(script, "--arms", "samebits")
     assert done.returncode == 1
-    assert "arm samebits: vLLM's log names the kernels ['MarlinFP8ScaledMMLinearKernel'], expected Samebits" in done.stdout
+    assert "arm samebits: vLLM's log names the kernels ['MarlinFP8ScaledMMLinearKernel']" in done.stdout
 
 
 @pytest.mark.parametrize(
