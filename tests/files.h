@@ -1,9 +1,12 @@
 // Temporary folders and small safetensors files, good and bad, for the tests of src/io and of the command line.
 #pragma once
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -107,6 +110,28 @@ void expect_error(Call&& call, ErrorCode code, std::string_view text) {
     return;
   }
   ADD_FAILURE() << "no error; expected: " << text;
+}
+
+/// Fails unless `write` throws Error(kIo) on a full disk: no file may pass `bytes`. The limit is of the process, so a
+/// child runs it.
+template <class Call>
+void expect_io_error_on_a_full_disk(rlim_t bytes, Call&& write) {
+  const pid_t child = fork();
+  if (child == 0) {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{bytes, bytes};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    int status = 1;
+    try {
+      write();
+    } catch (const Error& e) {
+      status = e.code() == ErrorCode::kIo ? 0 : 2;
+    }
+    _exit(status);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0) << "1: no error; 2: another error; else a signal";
 }
 
 }  // namespace samebits::testing

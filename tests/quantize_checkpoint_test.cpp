@@ -1,11 +1,8 @@
 // samebits quantize as a library call: what it picks, what it writes for each format, and that a failure leaves
 // nothing.
 #include <fmt/format.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 
 #include <cmath>
-#include <csignal>
 
 #include "bits.h"
 #include "files.h"
@@ -294,22 +291,7 @@ TEST_F(QuantizeCheckpointTest, AnInterruptionLeavesTheOldResult) {
 
 TEST_F(QuantizeCheckpointTest, AFullDiskLeavesNothing) {
   in();
-  const pid_t child = fork();
-  if (child == 0) {
-    signal(SIGXFSZ, SIG_IGN);
-    const rlimit limit{2048, 2048};
-    setrlimit(RLIMIT_FSIZE, &limit);
-    int status = 1;
-    try {
-      quantize_checkpoint(folder_ / "in", folder_ / "out");
-    } catch (const Error& e) {
-      status = e.code() == ErrorCode::kIo ? 0 : 2;
-    }
-    _exit(status);
-  }
-  int status = -1;
-  waitpid(child, &status, 0);
-  EXPECT_EQ(status, 0);
+  expect_io_error_on_a_full_disk(2048, [&] { quantize_checkpoint(folder_ / "in", folder_ / "out"); });
   EXPECT_EQ(folder_.list(), std::vector<std::string>{"in"});
 }
 

@@ -2,10 +2,6 @@
 #include "io/safetensors.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-
-#include <csignal>
 
 #include "files.h"
 #include "io/json.h"
@@ -194,29 +190,15 @@ TEST(SafetensorsWriterTest, AnInterruptedWriteLeavesTheOldFile) {
   EXPECT_EQ(folder.list(), std::vector<std::string>{"f"});
 }
 
-// A disk with room for 4096 bytes: the limit is of the process, so a child has it.
 TEST(SafetensorsWriterTest, AFullDiskLeavesTheOldFileAndNothingElse) {
   const TempFolder folder;
   write_file(folder / "f", "old");
   for (const bool reserve : {true, false}) {
-    const pid_t child = fork();
-    if (child == 0) {
-      signal(SIGXFSZ, SIG_IGN);
-      const rlimit limit{4096, 4096};
-      setrlimit(RLIMIT_FSIZE, &limit);
-      int status = 1;
-      try {
-        AtomicFile file(folder / "f", reserve ? 8192 : 0);
-        file.write_at(0, std::vector<std::byte>(8192));
-        file.commit();
-      } catch (const Error& e) {
-        status = e.code() == ErrorCode::kIo ? 0 : 2;
-      }
-      _exit(status);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    EXPECT_EQ(status, 0);
+    expect_io_error_on_a_full_disk(4096, [&] {
+      AtomicFile file(folder / "f", reserve ? 8192 : 0);
+      file.write_at(0, std::vector<std::byte>(8192));
+      file.commit();
+    });
     EXPECT_EQ(read_file(folder / "f"), "old");
     EXPECT_EQ(folder.list(), std::vector<std::string>{"f"});
   }

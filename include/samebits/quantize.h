@@ -23,8 +23,8 @@ void quantize_static(ConstView x, const float* scale, View q, const Launch& laun
 enum class Granularity : uint8_t { kPerTensor, kPerChannel };
 
 /// Weights: scale = max(absmax / 448, 1 / (448 * 512)) over the tensor or the row, q = e4m3(w / scale).
-/// w [N,K] bf16, fp16 or fp32; q [N,K] e4m3; scale [1] or [N]. CPU: NaN or infinity in w throws Error with its
-/// coordinate (`what` names the tensor in the message). CUDA: the caller checks, see check_finite.
+/// w [N,K] bf16, fp16 or fp32; q [N,K] e4m3; scale [1] or [N]. CPU: throws what check_finite(w, what) does. CUDA:
+/// the caller checks.
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what,
                      const Launch& launch = {});
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from torch import nn
 from transformers.quantizers.auto import AutoHfQuantizer, register_quantization_config, register_quantizer
@@ -20,6 +21,9 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from .convert import convert, replace
 from .linear import Fp8Linear
 from .weights import normal_scale
+
+if int(transformers.__version__.partition(".")[0]) < 5:
+    raise ImportError(f"SamebitsConfig needs transformers >= 5, this is {transformers.__version__}")
 
 logger = logging.get_logger(__name__)
 
@@ -191,11 +195,12 @@ class SamebitsQuantizer(HfQuantizer):
             module.prepare()
         return model
 
-    def update_weight_conversions(self, weight_conversions: list[Any], model: nn.Module) -> list[Any]:
+    def update_weight_conversions(self, weight_conversions: list[Any], *model: nn.Module) -> list[Any]:
+        # transformers 5.17 passes the conversions only, 5.23 the model too.
         from transformers.core_model_loading import WeightRenaming
 
         rename = WeightRenaming(source_patterns=r"weight_scale_inv", target_patterns="weight_scale")
-        return [rename] + super().update_weight_conversions(weight_conversions, model)
+        return [rename] + super().update_weight_conversions(weight_conversions, *model)
 
     def is_serializable(self, **_: Any) -> bool:
         return True

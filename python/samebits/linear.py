@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import ops, routes
-from .weights import BLOCK, normal_scale, requantize, round_up
+from . import ops, routes, weights
+from .weights import BLOCK, normal_scale, round_up
 
 _INTEGER = {1: torch.uint8, 4: torch.int32}
 
@@ -134,7 +134,7 @@ class Fp8Linear(nn.Module):
         bias: Tensor | None = None,
         *,
         widths: Sequence[int] | None = None,
-        requantize_fused: bool = False,
+        requantize: bool = False,
         out_dtype: torch.dtype = torch.bfloat16,
         order: str = "hopper-fast",
         weight_only: bool = False,
@@ -148,17 +148,17 @@ class Fp8Linear(nn.Module):
             bias: [N].
             widths: rows of each part of a fused layer, needed where it has several scales. They become a per-channel
                 vector, which is exact.
-            requantize_fused: vLLM's bits instead: every part quantized again with the largest scale.
+            requantize: vLLM's bits instead: every part quantized again with the largest scale.
         """
         if weight.dim() != 2 or weight.dtype != torch.float8_e4m3fn:
             raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}; it must be float8_e4m3fn [N, K]")
         n, k = weight.shape
         weight_scale = weight_scale.to(weight.device)
-        if requantize_fused:
+        if requantize:
             if widths is None or weight_scale.numel() != len(widths):
-                raise ValueError(f"requantize_fused needs a width for each of {weight_scale.numel()} scales: {widths}")
+                raise ValueError(f"requantize needs a width for each of {weight_scale.numel()} scales: {widths}")
             normal_scale(weight_scale, n, k, widths)  # its checks
-            weight, weight_scale = requantize(weight, weight_scale, widths)
+            weight, weight_scale = weights.requantize(weight, weight_scale, widths)
         layer = cls(
             k, n, bias is not None, static_input=input_scale is not None, out_dtype=out_dtype, order=order,
             weight_only=weight_only, device="meta",
@@ -246,8 +246,9 @@ class Fp8Linear(nn.Module):
         else:
             operands = (first,) if second is None else (first, second)
             out = routes.compute(
-                self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype
-            )
+                self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype,
+                weight_ready=self.master is None,  # a trainable layer has just quantized it
+            )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 
     def set_input_scale(self, scale: float | Tensor) -> None:
@@ -327,4 +328,4 @@ def _check_finite(weight: Tensor, name: str) -> None:
     bad = ~torch.isfinite(weight)
     if bool(bad.any()):
         row, column = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}: a weight must be finite")
+        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}")

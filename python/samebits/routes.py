@@ -20,7 +20,7 @@ FALLBACK = "BF16 fallback"
 
 def direct(
     x: Tensor, weight: Tensor, scale: Tensor, input_scale: Tensor | None, bias: Tensor | None, n: int, order: str,
-    out_dtype: torch.dtype,
+    out_dtype: torch.dtype, weight_ready: bool,
 ) -> Tensor:  # fmt: skip
     """``cast(scale[n] * (scale_x[m] * acc) [+ bias])`` of e4m3 activations and weight. x [M, K] -> [M, n].
 
@@ -30,13 +30,14 @@ def direct(
         q, scale_x = ops.quantize_per_token(x, None, weight.shape[1])
     else:
         q, scale_x = ops.quantize_static(x, input_scale, weight.shape[1]), input_scale
-    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order)
+    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, weight_ready)
     return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 def block_scaled(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype
-) -> Tensor:
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
+    weight_ready: bool,
+) -> Tensor:  # fmt: skip
     """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
 
     ``total = sum over blocks j of scale[j, n] * (scale_x[m, j] * acc_j)``, then the bias, then one cast.
@@ -49,7 +50,9 @@ def block_scaled(
     total = None
     for j in range(blocks):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
-        part = ops.scaled_mm(q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order)
+        part = ops.scaled_mm(
+            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, weight_ready
+        )
         total = part if total is None else total + part
     total = total[:, :n]
     return (total if bias is None else total + bias[:n].to(torch.float32)).to(out_dtype)
@@ -138,15 +141,15 @@ def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]
 
 def compute(
     route: str, x: Tensor, operands: tuple[Tensor, ...], input_scale: Tensor | None, bias: Tensor | None, n: int,
-    order: str, out_dtype: torch.dtype,
+    order: str, out_dtype: torch.dtype, weight_ready: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``."""
+    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. weight_ready: see ops.scaled_mm."""
     if route in (FALLBACK, WEIGHT_ONLY):
         return by_row(x, operands[0], bias, out_dtype)
     if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype)
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
-    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype)
+    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, weight_ready)

@@ -1,8 +1,6 @@
 // Scales and threads of the CPU quantizers; rows run in the SIMD target that the CPU has. Called through quantize.h.
 #include "cpu/quantize.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -41,14 +39,6 @@ void for_each_row(const ConstView& v, int threads, const Body& body) {
 
 float scale_of(float absmax) { return std::max(absmax / kE4m3Max, kMinScale); }
 
-[[noreturn]] void refuse_weight(const ConstView& w, int64_t row, std::string_view what) {
-  int64_t col = 0;
-  while (std::isfinite(load(w.dtype, w.at(row, col)))) ++col;
-  throw Error(ErrorCode::kBadInput,
-              fmt::format("{}: {} at [{},{}]; a weight must be finite to be quantized", what,
-                          std::isnan(load(w.dtype, w.at(row, col))) ? "NaN" : "infinity", row, col));
-}
-
 }  // namespace
 
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, int threads) {
@@ -75,7 +65,7 @@ void quantize_weight(ConstView w, Granularity granularity, View q, float* scale,
   float absmax = 0.0f;
   for (int64_t row = 0; row < w.rows; ++row) {
     const RowRange& range = ranges[static_cast<size_t>(row)];
-    if (!range.finite) refuse_weight(w, row, what);
+    if (!range.finite) check_finite(w, what);  // names the element, the first in row order
     absmax = std::max(absmax, range.absmax);
     if (granularity == Granularity::kPerChannel) scale[row] = scale_of(range.absmax);
   }

@@ -9,7 +9,7 @@ namespace samebits::cpu {
 
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, int threads);
 void quantize_static(ConstView x, const float* scale, View q, int threads);
-/// Throws Error(kBadInput) that names `what` and the first coordinate, row by row, of a NaN or an infinity.
+/// Throws what check_finite() does.
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what, int threads);
 void dequantize(ConstView q, const Scales& scale, View out, int threads);
 

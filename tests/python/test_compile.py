@@ -86,22 +86,49 @@ def on_cuda():
 
 if on_cuda():  # nothing below can be stated about a CPU
 
-    def test_cuda_graph_replays_the_same_bits():
-        layer = Fp8Linear.from_linear(nn.Linear(512, 256).bfloat16().cuda())
-        static_input = torch.randn(33, 512, device="cuda").bfloat16()
+    def capture(f):
+        """f() in a CUDA graph: the graph and what f returned."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.no_grad(), torch.cuda.stream(stream):
-            layer(static_input)
+            f()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.graph(graph):
-            out = layer(static_input)
+            return graph, f()
+
+    def check_replays(f, x):
+        """f(x) captured and replayed on new inputs has the bits of f; an output left as it was would be caught."""
+        graph, out = capture(lambda: f(x))
+        last = None
         for _ in range(3):
-            fresh = torch.randn(33, 512, device="cuda").bfloat16()
-            static_input.copy_(fresh)
+            fresh = torch.randn_like(x)
+            x.copy_(fresh)
             graph.replay()
-            assert same_bits(out, layer(fresh))
+            assert same_bits(out, f(fresh))
+            assert last is None or not same_bits(out, last)
+            last = out.clone()
+
+    def test_cuda_graph_replays_the_same_bits():
+        layer = Fp8Linear.from_linear(nn.Linear(512, 256).bfloat16().cuda())
+        check_replays(layer, torch.randn(33, 512, device="cuda").bfloat16())
+
+    @pytest.mark.parametrize("m", [1, 17, 200])
+    @pytest.mark.parametrize("weight_ready", [False, True])
+    def test_cuda_graph_of_dependent_launches(weight_ready, m):
+        """A chain of quantizers and products; a product may start before the kernel ahead of it ends."""
+        weights = [operands(1, 512, 512, "cuda")[1::2] for _ in range(3)]
+        static = torch.tensor([0.0125], device="cuda")
+
+        def chain(x):
+            for b, scale_b in weights:
+                q, scale = samebits.quantize_per_token(x)
+                first = samebits.scaled_mm(q, b, scale, scale_b, weight_ready=weight_ready)
+                x = torch.empty_like(first)
+                samebits.cutlass_scaled_mm(x, samebits.quantize_static(first, static), b, static, scale_b)
+            return x
+
+        check_replays(chain, torch.randn(m, 512, device="cuda").bfloat16())
 
     def test_ops_run_on_the_current_stream():
         """Behind a long wait on a side stream: an op on another stream would read the operand too early."""

@@ -2,11 +2,20 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import samebits
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert samebits.__version__ == project
+    assert f"project(samebits VERSION {project} " in (ROOT / "CMakeLists.txt").read_text()
 
 
 def test_api_page_is_current():
@@ -14,5 +23,6 @@ def test_api_page_is_current():
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
-def test_example_runs(example):
-    subprocess.run([sys.executable, example], check=True, timeout=600)
+def test_example_runs(example, request):
+    model = [request.getfixturevalue("minilm")] if "FOLDER" in example.read_text() else []
+    subprocess.run([sys.executable, example, *model], check=True, timeout=600)

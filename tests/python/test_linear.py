@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import samebits
-from helpers import C3_UNALIGNED, FP8, check_invariant, random_fp8, reference_mm, same_bits
+from helpers import C3_UNALIGNED, FP8, check_invariant, random_fp8, reference_mm, same_bits, weight_ready_in
 from samebits import Fp8Linear
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -99,7 +99,7 @@ def test_fused_scales_stay_exact_per_channel(device):
 def test_requantize_is_vllms_formula(device):
     widths, scales = [64, 32], torch.tensor([0.011, 0.3])
     weight = random_fp8(96, 48)
-    layer = Fp8Linear.from_fp8(weight.to(device), scales, widths=widths, requantize_fused=True)
+    layer = Fp8Linear.from_fp8(weight.to(device), scales, widths=widths, requantize=True)
     parts = [(w.half().float() * s.half().float()).half() for w, s in zip(weight.split(widths), scales, strict=True)]
     expected = (torch.cat(parts).float() * (1 / scales.max())).clamp(-448, 448).to(FP8)
     assert same_bits(layer.weight, expected) and layer.weight_scale.tolist() == [scales.max().item()]
@@ -168,6 +168,20 @@ def test_an_optimizer_step_moves_the_forward(device):
     assert same_bits(loaded(x), after), "state_dict holds the weight as it is now"
 
 
+def test_only_a_frozen_weight_is_called_ready(device):
+    """A trainable layer quantizes its weight right before the product; with gradients nothing is claimed either."""
+    source = linear(64, 32).to(device)
+    x = torch.randn(6, 64, device=device).bfloat16()
+    blocks = Fp8Linear.from_fp8(random_fp8(32, 200, device), torch.ones(1, 2, device=device))
+    frozen, trainable = Fp8Linear.from_linear(source), Fp8Linear.from_linear(source, trainable=True)
+    with torch.no_grad():
+        assert weight_ready_in(lambda: frozen(x)) == [True]
+        assert weight_ready_in(lambda: blocks(x.repeat(1, 4)[:, :200])) == [True, True]
+        assert weight_ready_in(lambda: trainable(x)) == [False]
+    assert weight_ready_in(lambda: frozen(x)) == [True]
+    assert weight_ready_in(lambda: frozen(x.requires_grad_())) == [False]
+
+
 def test_copies_keep_the_bits(device):
     layer = Fp8Linear.from_linear(linear(), input_scale=0.02).to(device)
     x = torch.randn(5, 100).bfloat16().to(device)
@@ -222,7 +236,7 @@ BAD = [
     (lambda w: Fp8Linear.from_fp8(w, torch.tensor([-3.4e38])), r"negative"),
     (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), 0.0), r"input_scale is 0.0; it must be finite and positive"),
     (lambda w: Fp8Linear.from_fp8(w.float(), torch.ones(1)), r"weight is torch.float32 \[32, 64\]; it must be float8"),
-    (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), requantize_fused=True), r"needs a width for each of 1 scales"),
+    (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), requantize=True), r"needs a width for each of 1 scales"),
     (lambda w: Fp8Linear(64, 32, order="fast"), r"unknown order 'fast'"),
     (lambda w: Fp8Linear(64, 32, scales="row"), r"scales='row'"),
 ]

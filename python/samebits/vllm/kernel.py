@@ -110,7 +110,8 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             A = self._pad_to_alignment(A, dim=1, alignment=16)
         if bias is not None and B.shape[1] > n:
             bias = self._pad_to_alignment(bias, dim=0, alignment=16)
-        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER)
+        # B was written at loading, never by the kernel before this one.
+        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, weight_ready=True)
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 
