@@ -30,7 +30,7 @@ constexpr Shape kCpuShapes[] = {{5760, 1920}};
 struct Options {
   std::vector<std::string> shapes, models, orders, kernels;
   std::vector<int64_t> m;
-  std::string out, cublaslt, device = "auto";
+  std::string out, cublaslt, rules, device = "auto";
   int rounds = 7;
   bool json = false;
 };
@@ -183,6 +183,7 @@ void run(const Options& options) {
   const std::vector<Case> cases = cases_of(options, device.is_cpu());
   check_kernels(options.kernels, device, orders);
   for (const Case& c : cases) check_memory(device, c.shape.shape, largest_m(c));
+  const std::optional<RuleSet> rules = load_rules_for(options.rules, {&device, 1});
   Lines lines(options, device);
   choice.announce();
   const Place place(device);
@@ -202,7 +203,8 @@ void run(const Options& options) {
     fmt::print(text, "{}: {:.2f} us{}\n", c.kernel, c.us, c.gbps > 0 ? fmt::format(", {:.0f} GB/s", c.gbps) : "");
   }
   const bool all = std::count(options.kernels.begin(), options.kernels.end(), "all") > 0;
-  const BenchOptions bench{all ? std::vector<std::string>() : options.kernels, cublaslt.get(), options.rounds};
+  const BenchOptions bench{all ? std::vector<std::string>() : options.kernels, cublaslt.get(),
+                           rules ? &*rules : nullptr, options.rounds};
   bool same = true;
   for (const Case& c : cases) {
     BenchShape shape(place, c.shape.shape, largest_m(c));
@@ -238,6 +240,7 @@ void add_bench(CLI::App& app) {
   bench->add_option("--order", options->orders, "Orders, separated by commas")->delimiter(',');
   bench->add_option("--kernels", options->kernels, "rows, separated by commas, or all (the default)")->delimiter(',');
   bench->add_option("--cublaslt", options->cublaslt, "the libcublasLt.so to load, or none");
+  bench->add_option("--rules", options->rules, "a rules file of `samebits tune`: what `samebits` stands for");
   bench->add_option("--device", options->device, "auto, cpu or cuda:N");
   bench->add_option("--rounds", options->rounds, "replays of each side; the median counts")->check(CLI::Range(1, 1000));
   bench->add_option("--out", options->out, "file for one JSON object a line");

@@ -119,7 +119,7 @@ void BenchShape::make_reference(Order order) {
 
 void BenchShape::add_rows(Order order, int64_t m, const BenchOptions& options, std::vector<Side>& sides) {
   const DeviceInfo& device = place_.device();
-  const std::string_view chosen = choose(device, order, m, shape_.n, shape_.k).kernel;
+  const std::string_view chosen = choose(device, order, m, shape_.n, shape_.k, Dtype::kBf16, options.rules).kernel;
   for (std::string_view row : kernels(device, order)) {
     const bool wanted = options.rows.empty() || std::count(options.rows.begin(), options.rows.end(), row) > 0;
     if (!wanted && row != chosen && row != fixed_tile(shape_.n)) continue;
@@ -206,7 +206,7 @@ std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOpti
       if (results[i].kernel == "samebits:" + std::string(row))
         return results.push_back({kernel, std::string(row), results[i].us, results[i].same_bits});
   };
-  rename(choose(place_.device(), order, m, shape_.n, shape_.k).kernel, "samebits");
+  rename(choose(place_.device(), order, m, shape_.n, shape_.k, Dtype::kBf16, options.rules).kernel, "samebits");
   rename(fixed_tile(shape_.n), "fixed-tile");
   return results;
 }

@@ -24,6 +24,7 @@ struct BenchResult {
 struct BenchOptions {
   std::vector<std::string> rows;       ///< empty: every row of the Order
   const CublasLt* cublaslt = nullptr;  ///< null: not timed
+  const RuleSet* rules = nullptr;      ///< asked by choose() first
   int rounds = 7;                      ///< replays of each side; they take turns, the median counts
 };
 
