@@ -106,8 +106,8 @@ class Tuner {
     rules_.date = fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::now()));
   }
 
-  /// Measures everything. Returns early when interrupted.
-  void run() {
+  /// Returns early when interrupted.
+  void measure_all() {
     for (const Shape& shape : shapes_) {
       BenchShape bench(place_, shape, m_.back());
       for (Order order : orders_) {
@@ -124,8 +124,9 @@ class Tuner {
         add_cells(order, shape, times);
       }
     }
-    progress_.clear();
   }
+
+  void clear_progress() { progress_.clear(); }
 
   const RuleSet& rules() const { return rules_; }
   const std::vector<Cell>& cells() const { return cells_; }
@@ -206,7 +207,8 @@ void run_tune(const Arguments& arguments) {
   const Interrupt interrupt;
   Tuner tuner(arguments, interrupt);
   check_can_write(arguments.out);
-  tuner.run();
+  tuner.measure_all();
+  tuner.clear_progress();
   if (interrupt.requested()) {
     fmt::print(stderr, "samebits: interrupted: {} was not written\n", plain(arguments.out));
     return set_exit_code(kInterrupted);

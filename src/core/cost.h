@@ -17,8 +17,9 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n);
 /// Microseconds that `tile` takes for [M,K] x [N,K] in a stream of such calls; infinity if nobody measured the row.
 ///
 ///   launch + (compute^4 + stream^4)^(1/4)
-///   compute = waves.whole * (tile + k * K/1000 * (1 + contention * min(1, waves.exact) + spill * min(4, operands /
-///   L2))) stream  = memory * (operands + output) / bandwidth
+///   compute = waves.whole * (tile + k * K/1000 * (1 + contention * min(1, waves.exact) + spill * past))
+///   stream  = memory * (operands + output) / bandwidth
+///   past    = min(4, operands / L2)
 ///
 /// `tile` is what an output tile costs beside its K loop, `k` a thousand elements of K on an idle machine,
 /// `contention` how much slower they come when every SM loads, `spill` when the operands pass the L2, `memory` the time
