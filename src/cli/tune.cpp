@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "cli/bench_run.h"
 #include "cli/commands.h"
@@ -200,7 +199,7 @@ std::string json_text(const Tuner& tuner, const std::string& out, uint64_t diges
                              {"before", c.before},
                              {"before_us", c.before_us},
                              {"best_us", c.best_us}});
-  return json.dump();
+  return json.dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
 void run_tune(const Arguments& arguments) {
