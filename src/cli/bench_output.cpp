@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "cuda/tile.h"
+
 namespace samebits::cli {
 namespace {
 
@@ -19,6 +21,12 @@ double teraflops(int64_t m, Shape shape, double us) {
 }
 
 double gigabytes_a_second(Shape shape, double us) { return static_cast<double>(shape.n * shape.k) / us * 1e-3; }
+
+// Output tiles [M,N] is cut into, each the work of one block.
+int64_t tiles_of(const Tile& t, int64_t m, int64_t n) {
+  const int64_t rows = t.swapped ? n : m, cols = t.swapped ? m : n;
+  return (rows + t.m - 1) / t.m * ((cols + t.n - 1) / t.n);
+}
 
 }  // namespace
 
@@ -75,7 +83,8 @@ Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t 
                {"tflops", five_digits(teraflops(m, shape, r.us))}};
   if (!r.row.empty()) line["row"] = r.row;
   if (r.overlap) line["overlap"] = name(*r.overlap);
-  if (r.tiles) line["tiles"] = *r.tiles;
+  if (r.tile) line["tile"] = {r.tile->m, r.tile->n, r.tile->k};
+  if (r.tile) line["tiles"] = tiles_of(*r.tile, m, shape.n);
   if (r.split_k) line["split_k"] = r.split_k->parts;
   if (r.split_k) line["reduction"] = r.split_k->reduction;
   if (r.invariant) line["invariant"] = *r.invariant;

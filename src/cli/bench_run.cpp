@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "cuda/tile.h"
-
 namespace samebits::cli {
 namespace {
 
@@ -14,13 +12,6 @@ constexpr size_t kTorchWorkspaceBytes = 32 << 20;  // what torch gives cuBLASLt 
 constexpr int64_t kSeedNarrow = 1280;              // N up to which vLLM's batch-invariant mode takes its 64x16x256 tile
 constexpr double kFarBehind = 1.15;  // a suggestion this much slower than the best of its kind is not timed again
 constexpr int kFirstLookRounds = 2;
-
-std::optional<int64_t> tiles_of(const Plan& plan, int64_t m, int64_t n) {
-  if (!plan.tile) return std::nullopt;
-  const Tile& t = *plan.tile;
-  const int64_t rows = t.swapped ? n : m, cols = t.swapped ? m : n;
-  return (rows + t.m - 1) / t.m * ((cols + t.n - 1) / t.n);
-}
 
 // The row called `row`, or nothing where it does not take the shape.
 std::optional<Plan> plan_of(const DeviceInfo& device, std::string_view row, int64_t m, Shape shape) {
@@ -102,7 +93,7 @@ void BenchShape::add_rows(Order order, int64_t m, const BenchOptions& options, s
     launch.overlap = overlap;
     BenchResult result{std::move(kernel), std::string(plan.kernel)};
     if (!device.is_cpu()) result.overlap = overlap;
-    result.tiles = tiles_of(plan, m, shape.n);
+    result.tile = plan.tile;
     sides.push_back(
         {result, [=, this](int copy) { gemm(operands_.problem(order, m, copy, out_.data()), plan, launch); }, &bits});
   };

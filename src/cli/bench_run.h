@@ -19,7 +19,7 @@ struct BenchResult {
   double us = 0;           ///< microseconds a call, median
   bool same_bits = false;  ///< every output has the bits of the Order's fixed row at the largest M
   std::optional<Overlap> overlap = {};  ///< how a row was launched; nothing for a peer
-  std::optional<int64_t> tiles = {};    ///< output tiles of a row, one block each; nothing for a peer
+  const Tile* tile = nullptr;           ///< of a row on a GPU; null for a peer
   std::optional<SplitK> split_k = {};   ///< of a peer's algorithm
   std::optional<bool> invariant = {};   ///< of a peer below the largest M: its own bits there are these too
 };
