@@ -68,11 +68,10 @@ wheel: $(STAMPS)/apt-build .venv/wheel-stamp ## a wheel with every architecture,
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
-bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time every kernel, cuBLASLt and the CPU backend; JSON lines land in out/
-	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=ON
+bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time samebits beside its peers on this GPU (bench/results/), and the CPU backend
+	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=ON -DSAMEBITS_TORCH=ON -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python
 	cmake --build build -j $(JOBS)
-	@mkdir -p out
-	build/samebits bench --out out/bench.jsonl
+	PYTHONPATH=build/python .venv/bin/python bench/run.py
 	.venv/bin/python bench/cpu_vs_mmaemu.py
 
 rules: $(STAMPS)/apt-build $(STAMPS)/apt-tests ## fit src/cuda/sm90_rules.def to bench/results and say what its choices lose

@@ -39,5 +39,6 @@ Replay::~Replay() = default;
 double Replay::microseconds() const { no_cuda(); }
 void read_all(const void*, size_t, void*, int, void*) { no_cuda(); }
 void do_nothing(int, void*) { no_cuda(); }
+std::string pci_bus_id(int) { no_cuda(); }
 
 }  // namespace samebits::cuda
