@@ -11,7 +11,7 @@ STAMPS := .stamps
 FUZZ_SECONDS ?= 60
 FORMATTED := $(shell find include src tests bench fuzz -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: help demo test test-python wheel bench format lint tidy fuzz setup clean
+.PHONY: help demo test test-python wheel bench rules format lint tidy fuzz setup clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,12 +72,16 @@ wheel: $(STAMPS)/apt-build .venv/wheel-stamp ## a wheel with every architecture,
 	.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
-bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time every kernel, cuBLASLt and the CPU backend; JSON lines land in out/
-	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=ON
+bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time samebits beside its peers on this GPU (bench/results/), and the CPU backend
+	cmake --preset native -DSAMEBITS_TESTS=OFF -DSAMEBITS_BENCH=ON -DSAMEBITS_TORCH=ON -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python
 	cmake --build build -j $(JOBS)
-	@mkdir -p out
-	build/samebits bench --out out/bench.jsonl
+	PYTHONPATH=build/python .venv/bin/python bench/run.py
 	.venv/bin/python bench/cpu_vs_mmaemu.py
+
+rules: $(STAMPS)/apt-build $(STAMPS)/apt-tests ## fit src/cuda/sm90_rules.def to bench/results and say what its choices lose
+	cmake -S . -B build/rules -G Ninja -DSAMEBITS_ARCHS=none -DSAMEBITS_TESTS=OFF
+	cmake --build build/rules -j $(JOBS) --target samebits_fit_rules
+	build/rules/bench/samebits_fit_rules src/cuda/sm90_rules.def bench/results/h100.jsonl bench/results/h200.jsonl
 
 format: $(STAMPS)/apt-format ## rewrite the sources in the one format
 	clang-format-14 -i $(FORMATTED)

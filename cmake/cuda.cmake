@@ -91,7 +91,7 @@ endfunction()
 
 function(samebits_add_cuda target)
   if(NOT SAMEBITS_CUDA_ARCHS)
-    target_sources(${target} PRIVATE src/cuda/none.cpp)
+    target_sources(${target} PRIVATE src/cuda/none.cpp src/cuda/no_tables.cpp)
     return()
   endif()
   # The small kernels are the same source for every architecture: one object, all of them.
@@ -117,4 +117,12 @@ function(samebits_add_cuda target)
   target_sources(${target} PRIVATE src/cuda/device.cpp src/cuda/tables.cpp src/cuda/ring.cpp
                  src/cuda/tensor_map.cpp)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+endfunction()
+
+# Gives a program the tables with described kernels where the library has none: to choose, not to launch.
+function(samebits_described_tables target)
+  if(NOT SAMEBITS_CUDA_ARCHS)
+    target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src/cuda/tables.cpp
+                                     ${PROJECT_SOURCE_DIR}/tests/described_kernels.cpp)
+  endif()
 endfunction()

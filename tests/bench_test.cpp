@@ -1,5 +1,6 @@
 // `samebits bench` on the CPU: its lines are JSON with the promised keys, and bad requests are refused before it
 // starts.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -37,6 +38,21 @@ TEST(BenchTest, WritesOneJsonObjectALine) {
   EXPECT_EQ(read_file(path), ran.out);
 }
 
+TEST(BenchTest, ChosenTimesOnlyWhatWouldRunAndAppendAddsToTheFile) {
+  const TempFolder folder;
+  const std::string path = (folder / "bench.jsonl").string();
+  std::string written;
+  for (const char* how : {"", " --append", " --append", ""}) {
+    const CliRun ran =
+        run_cli(words("bench --device cpu --shape 3,48,80 --kernels chosen --rounds 1 --json --out " + path + how));
+    ASSERT_EQ(ran.code, 0) << ran.err;
+    EXPECT_EQ(std::count(ran.out.begin(), ran.out.end(), '\n'), 1);
+    EXPECT_EQ(Json::parse(ran.out)["kernel"], "samebits");
+    written = *how ? written + ran.out : ran.out;
+    EXPECT_EQ(read_file(path), written);
+  }
+}
+
 TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   const auto refused = [](const std::string& arguments, const std::string& reason) {
     const CliRun ran = run_cli(words("bench --device cpu " + arguments));
@@ -48,16 +64,19 @@ TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   refused("--shape 1,16,16x", "--shape 1,16,16x");
   refused("--shape 1,9999999999,9999999999", "three numbers of 1 to 2147483647");
   refused("--shape 1,17,99999999999999999999", "three numbers of 1 to 2147483647");
-  refused("--shape 1,2147483647,2147483647", "m=1 n=2147483647 k=2147483647 takes 9223372039.0 GB of memory; cpu has");
+  refused("--shape 1,2147483647,2147483647", "m=1 n=2147483647 k=2147483647 takes 4611686024.9 GB of memory; cpu has");
   refused("--shape 2147483647,2147483647,1", "GB of memory");
   refused("--m 0", "--m 0");
   refused("--m 1,2147483648", "--m 2147483648: it takes numbers of 1 to 2147483647");
   refused("--m 99999999999999999999", "--m");
-  refused("--shape 1,16,16 --kernels nope", "--kernels nope: no such row of these Orders on cpu; there are: all, cpu");
+  refused("--shape 1,16,16 --kernels nope",
+          "--kernels nope: no such row of these Orders on cpu; there are: all, chosen, cpu");
   refused("--shape 1,16,16 --kernels cpu,nope", "--kernels nope");
   refused("--shapes llama9", "llama9");
   refused("--order hopper-quick", "hopper-quick");
   refused("--rounds 0", "--rounds");
+  refused("--overlap all", "unknown overlap 'all'; there are: none, launch, weight");
+  refused("--append", "--append requires --out");
   refused("--shape 1,16,16 --rounds 1 --out /nowhere/bench.jsonl", "/nowhere/bench.jsonl");
 }
 

@@ -1,5 +1,8 @@
 // choose() on described devices, without a GPU: legal rows only, one Order, and every refusal with its numbers.
+// cost_test.cpp has what its choices cost.
 #include "core/choose.h"
+
+#include <set>
 
 #include "bits.h"
 #include "cuda/cuda.h"
@@ -7,9 +10,9 @@
 namespace samebits::testing {
 namespace {
 
-DeviceInfo hopper(int sms = 132) {
+DeviceInfo hopper(int sms = 132, int gbps = 3352) {
   DeviceInfo d;
-  d.arch = 90, d.sms = sms, d.shared_memory = 232448, d.ordinal = 0, d.name = "a Hopper";
+  d.arch = 90, d.sms = sms, d.gbps = gbps, d.shared_memory = 232448, d.ordinal = 0, d.name = "a Hopper";
   return d;
 }
 
@@ -39,22 +42,50 @@ TEST(ChooseTest, UnknownArchitecturesAreRefusedByName) {
   EXPECT_NE(text.find("Tesla T4 (sm_75)"), std::string::npos) << text;
 }
 
-#ifdef SAMEBITS_TEST_SM90
-// A million random shapes: the row is of the Order asked for and legal, and the choice is a pure function.
+// A million random shapes on every Hopper there is: the row is of the Order asked for and legal, the choice is a pure
+// function, and a larger M never needs less workspace (a graph's largest M sizes it for all).
 TEST(ChooseTest, AMillionShapesGetALegalRowOfTheOrder) {
   Random random{1};
+  std::vector<DeviceInfo> devices;
+  for (const auto& [sms, gbps] : {std::pair(132, 3352), {132, 4917}, {114, 2039}, {78, 4022}, {1, 0}})
+    devices.push_back(hopper(sms, gbps));
+  std::set<Source> sources;
   for (int i = 0; i < 1'000'000; ++i) {
     const Order order = random.below(2) ? Order::kHopperFast : Order::kHopperPromoted;
     const Dtype out = random.below(8) ? Dtype::kBf16 : Dtype::kF32;
-    const int64_t m = 1 + (random.next() >> (44 + random.below(20))), n = 16 * (1 + random.below(4096)),
-                  k = 16 * (1 + random.below(4096));
-    const DeviceInfo device = hopper(78 + static_cast<int>(random.below(55)));
+    const int64_t m = 1 + (random.next() >> (44 + random.below(20)));
+    int64_t n = 16 * (1 + random.below(4096)), k = 16 * (1 + random.below(4096));
+    if (random.below(8) == 0) n = 4096, k = random.below(2) ? 2048 : 4096;  // measured
+    const DeviceInfo& device = devices[random.below(devices.size())];
     const Plan plan = choose(device, order, m, n, k, out);
     ASSERT_EQ(plan.tile->order, order);
+    ASSERT_EQ(plan.kernel, plan.tile->name);
     ASSERT_FALSE(reason_not(*plan.tile, device, m, n, k, out)) << plan.kernel;
-    ASSERT_GE(plan.rule, 0);
+    ASSERT_EQ(plan.source == Source::kPredicted, plan.max_m == 0);
+    sources.insert(plan.source);
     ASSERT_EQ(choose(device, order, m, n, k, out).tile, plan.tile);
+    ASSERT_LE(plan.workspace_bytes, choose(device, order, m + random.below(4096), n, k, out).workspace_bytes);
   }
+  EXPECT_EQ(sources, (std::set{Source::kMeasured, Source::kPredicted}));
+}
+
+TEST(ChooseTest, EveryCallerOfAnotherArchitectureIsRefused) {
+  for (int arch : {70, 75, 80, 86, 89, 100, 103, 120}) {
+    DeviceInfo device = hopper();
+    device.arch = arch;
+    for (bool certified : {true, false}) {
+      device.certified = certified;
+      EXPECT_NE(refusal(device, Order::kHopperFast, 64, 4096, 2048), "accepted") << arch;
+    }
+  }
+}
+
+TEST(ChooseTest, MeasuredShapesGoBeforePredictionOnTheDevicesTheyWereMeasuredOn) {
+  EXPECT_EQ(choose(hopper(), Order::kHopperFast, 64, 4096, 2048).source, Source::kMeasured);
+  EXPECT_EQ(choose(hopper(), Order::kHopperFast, 64, 4096, 2064).source, Source::kPredicted);
+  EXPECT_EQ(choose(hopper(), Order::kHopperFast, 64, 4096, 2048, Dtype::kF32).source, Source::kPredicted);
+  EXPECT_EQ(choose(hopper(114), Order::kHopperFast, 64, 4096, 2048).source, Source::kPredicted);
+  EXPECT_EQ(choose(hopper(), Order::kHopperFast, 1 << 20, 4096, 2048).source, Source::kPredicted);
 }
 
 TEST(ChooseTest, AnUncertifiedDeviceIsHeldToTheFixedRow) {
@@ -72,12 +103,28 @@ TEST(ChooseTest, RefusalsHaveTheNumbers) {
   EXPECT_NE(refusal(small, Order::kHopperFast, 1, 16, 16).find("65536"), std::string::npos);
 }
 
-TEST(ChooseTest, EveryRuleAndFixedRowNamesATile) {
-  const auto exists = [](std::string_view name) {
-    return std::any_of(cuda::tiles().begin(), cuda::tiles().end(), [&](const Tile& t) { return t.name == name; });
+TEST(ChooseTest, EveryMeasuredAndFixedRowNamesATile) {
+  const auto tile = [](std::string_view name) -> const Tile* {
+    for (const Tile& t : cuda::tiles())
+      if (t.name == name) return &t;
+    return nullptr;
   };
-  for (const Rule& rule : cuda::rules()) EXPECT_TRUE(exists(rule.tile)) << rule.tile;
-  for (std::string_view fixed : cuda::fixed_tiles()) EXPECT_TRUE(exists(fixed)) << fixed;
+  for (const DeviceInfo& device : {hopper(132, 3352), hopper(132, 4917)}) {
+    EXPECT_FALSE(cuda::measured(device).empty());
+    for (const ShapeRule& rule : cuda::measured(device)) {
+      int64_t above = 0;
+      for (const Pick& pick : rule.picks) {
+        if (!pick.max_m) break;
+        EXPECT_GT(pick.max_m, above) << rule.n << "x" << rule.k;
+        above = pick.max_m;
+        ASSERT_TRUE(tile(pick.kernel)) << pick.kernel;
+        EXPECT_EQ(tile(pick.kernel)->order, rule.order) << pick.kernel;
+      }
+      EXPECT_GT(above, 0) << rule.n << "x" << rule.k;
+    }
+  }
+  EXPECT_TRUE(cuda::measured(hopper(131)).empty());
+  for (std::string_view fixed : cuda::fixed_tiles()) EXPECT_TRUE(tile(fixed)) << fixed;
 }
 
 TEST(ChooseTest, RowsCanBeAskedForByName) {
@@ -87,7 +134,6 @@ TEST(ChooseTest, RowsCanBeAskedForByName) {
   }
   EXPECT_THROW(choose_named(hopper(), "s1x1x1", 1, 16, 16), Error);
 }
-#endif
 
 }  // namespace
 }  // namespace samebits::testing

@@ -10,7 +10,7 @@
 #include "cli.h"
 #include "core/generator.h"
 #include "io/recording.h"
-#include "samebits/gemm.h"
+#include "samebits/rules.h"
 
 namespace samebits {
 namespace {
@@ -339,6 +339,33 @@ TEST(CliTest, InfoNamesDevicesOrdersAndChoices) {
                    fmt::format("--shape {}: it takes m,n,k, three numbers of 1 to 2147483647", shape));
   expect_refused(run_cli({"info", "--shape", "64,4096,2048", "--out", "e4m3"}), "bf16, fp16, fp32");
   expect_refused(run_cli({"info", "--sms", "3"}), "--arch");
+}
+
+TEST(CliTest, TuneSaysWhyItCannot) {
+  const TempFolder folder;
+  const std::string checkpoint = tiny_checkpoint(folder);
+  expect_refused(run_cli({"tune"}), "a checkpoint, --shape or --shapes");
+  expect_refused(run_cli({"tune", checkpoint, "--device", "cpu"}), "there is nothing to tune");
+  expect_refused(run_cli({"tune", "--shape", "64"}), "--shape 64: it takes n,k, two numbers of 1 to 2147483647");
+  expect_refused(run_cli({"tune", "--shape", "16,16,16"}), "--shape 16,16,16");
+  expect_refused(run_cli({"tune", "--shapes", "llama9"}), "llama9");
+  expect_refused(run_cli({"tune", (folder / "none").string()}), "none");
+  expect_refused(run_cli({"tune", checkpoint, "--order", "hopper-quick"}), "hopper-quick");
+  if (cuda_devices().empty()) expect_refused(run_cli({"tune", checkpoint}), "no CUDA device");
+}
+
+TEST(CliTest, RulesThatDoNotHoldAreRefusedByEveryCommand) {
+  const TempFolder folder;
+  RuleSet rules;
+  rules.device = "NVIDIA H20", rules.arch = 90, rules.sms = 78, rules.version = version(), rules.date = "2026-11-24";
+  const std::string path = (folder / "rules.json").string(), checkpoint = tiny_checkpoint(folder);
+  save_rules(rules, path);
+  const std::string why = path + ": measured on NVIDIA H20 (sm_90, 78 SMs), this is the CPU";
+  expect_refused(run_cli({"verify", checkpoint, "--device", "cpu", "--rules", path}), why);
+  expect_refused(run_cli({"bench", "--shape", "1,16,16", "--device", "cpu", "--rules", path}), why);
+  if (cuda_devices().empty()) expect_refused(run_cli({"info", "--rules", path}), why);
+  write_file(path, read_file(path).replace(0, 1, "["));
+  expect_refused(run_cli({"info", "--rules", path}), "not JSON");
 }
 
 }  // namespace

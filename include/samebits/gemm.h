@@ -37,6 +37,7 @@ struct DeviceInfo {
   int64_t memory = 0;         ///< bytes of device memory
   int driver = 0;             ///< CUDA version of the driver, 1000 * major + 10 * minor
   std::string name = "cpu";
+  int gbps = 0;  ///< memory bandwidth by clock and bus width, 10^9 bytes a second; 0: not known
 
   bool is_cpu() const { return arch == 0; }
 };
@@ -56,6 +57,8 @@ enum class Overlap : uint8_t {
   kWeight,  ///< they also fetch `b` before they wait: only if the previous kernel does not write it
 };
 
+struct RuleSet;  // samebits/rules.h
+
 /// Where and how one call runs. The caller sets the current CUDA device to `device.ordinal` and owns the stream.
 struct Launch {
   const DeviceInfo* device = &cpu_device();
@@ -64,22 +67,36 @@ struct Launch {
   int64_t workspace_bytes = 0;
   int threads = 0;                     ///< CPU threads; 0: all. Never changes a bit.
   Overlap overlap = Overlap::kLaunch;  ///< ignored on the CPU
+  const RuleSet* rules = nullptr;      ///< measured on this GPU, asked first by choose(). Never changes a bit.
 };
 
 struct Tile;  // src/cuda/tile.h
+
+/// Why a row runs.
+enum class Source : uint8_t {
+  kOnly,       ///< the CPU backend, or a row asked for by name
+  kFixed,      ///< the device has no certificate and is held to one row
+  kRules,      ///< the caller's RuleSet
+  kMeasured,   ///< the library's own measurement of this weight shape
+  kPredicted,  ///< the row with the least predicted time
+};
 
 /// What choose() picked. Plain values: printable, comparable, never a source of bits.
 struct Plan {
   const Tile* tile = nullptr;  ///< null: the CPU backend
   std::string_view kernel;     ///< name of the row, "cpu" for the CPU backend
-  int rule = -1;               ///< index of the RULE that chose it; -1 for the CPU backend or a row asked for by name
+  Source source = Source::kOnly;
+  int64_t max_m = 0;  ///< of a measured pick: the largest M that it was made for
+  double us = 0;      ///< of a predicted row: microseconds
   int64_t workspace_bytes = 0;
 };
 
-/// Picks a row of `order` for the device. Pure: looks at nothing but its arguments, allocates nothing.
+/// Picks a row of `order` for the device. Pure: looks at nothing but its arguments. Asks `rules`, if they hold for the
+/// device, then the library's own measurements, then predicts (DESIGN.md, "Which row").
 /// Throws Error with the numbers when no row can compute the problem (K or N not a multiple of 16, another arch,
 /// too little shared memory).
-Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out = Dtype::kBf16);
+Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out = Dtype::kBf16,
+            const RuleSet* rules = nullptr);
 
 /// The row called `kernel`, for benchmarks, tests and proofs. Throws Error when it cannot compute the problem.
 Plan choose_named(const DeviceInfo& device, std::string_view kernel, int64_t m, int64_t n, int64_t k,

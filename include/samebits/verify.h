@@ -44,8 +44,9 @@ struct VerifyOptions {
   std::vector<Order> orders = {Order::kHopperFast, Order::kHopperPromoted};
   std::vector<Dtype> dtypes = {Dtype::kBf16, Dtype::kF16};
   const DeviceInfo* device = &cpu_device();
-  std::vector<int64_t> batches;  ///< empty: default_batches(*device)
-  bool all_kernels = false;      ///< every row of the tables that can run, not only those that choose() picks
+  std::vector<int64_t> batches;    ///< empty: default_batches(*device)
+  bool all_kernels = false;        ///< every row of the tables that can run, not only those that choose() picks
+  const RuleSet* rules = nullptr;  ///< asked by choose() first
   uint64_t seed = 0;
   int threads = 0;    ///< CPU threads; 0: all
   Schedule schedule;  ///< empty: the library's gemm. Only the outputs under proof go through it.

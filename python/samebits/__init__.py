@@ -4,7 +4,8 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`. Modules: :class:`Fp8Linear`, :func:`convert`,
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; :func:`load_rules` takes kernels measured on your
+GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
 :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
@@ -17,9 +18,11 @@ from .ops import (
     cutlass_scaled_mm,
     dequantize,
     kernel,
+    load_rules,
     quantize_per_token,
     quantize_static,
     quantize_weight,
+    rules_digest,
     scaled_mm,
 )
 
@@ -34,9 +37,11 @@ __all__ = [
     "dequantize",
     "explain",
     "kernel",
+    "load_rules",
     "quantize_per_token",
     "quantize_static",
     "quantize_weight",
+    "rules_digest",
     "scaled_mm",
 ]
 

@@ -3,8 +3,13 @@
 Every op runs on CPU and CUDA tensors with the same bits, on torch's current device and stream, without copies: strides
 are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands, K and N
 multiples of 16, rows on 16-byte boundaries and dense scales; the CPU takes every shape and stride, and e5m2 as well.
+
+Environment:
+    SAMEBITS_RULES: a rules file of ``samebits tune``, read once at import as by :func:`load_rules`; whether it holds
+        for the GPU is checked by the first call on one.
 """
 
+import os
 from pathlib import Path
 
 import torch
@@ -16,6 +21,39 @@ ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted")
 _FP8 = torch.float8_e4m3fn
 
 torch.ops.load_library(str(Path(__file__).parent / "_C.so"))
+_rules = ""  # digest of the loaded rules
+
+
+def load_rules(path: str | os.PathLike | None) -> str:
+    """Reads a rules file of ``samebits tune``: from now on it chooses the kernels of this process, never their bits.
+
+    Args:
+        path: the file; None goes back to the library's own tables. Rules hold for GPUs of the kind they were measured
+            on; another kind of GPU in the same process keeps the library's tables.
+
+    Returns:
+        The file's digest, 16 hexadecimal digits; "" for None.
+
+    Raises:
+        RuntimeError: a file that is damaged, of another version of samebits, that names an unknown kernel or one of
+            another Order, or that holds for no GPU here, with the reason. What was loaded before stays.
+    """
+    return _load_rules(path, check=True)
+
+
+def rules_digest() -> str:
+    """Digest of the rules file that is loaded, or ""."""
+    return _rules
+
+
+def _load_rules(path: str | os.PathLike | None, check: bool) -> str:
+    global _rules
+    _rules = torch.ops.samebits.load_rules("" if path is None else os.fspath(path), check)
+    return _rules
+
+
+if os.environ.get("SAMEBITS_RULES"):
+    _load_rules(os.environ["SAMEBITS_RULES"], check=False)
 
 
 def scaled_mm(

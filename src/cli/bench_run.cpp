@@ -1,172 +1,140 @@
 // See bench_run.h.
 #include "cli/bench_run.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
-#include <functional>
 #include <memory>
-
-#include "core/generator.h"
-#include "cuda/timing.h"
-#include "numerics/formats.h"
 
 namespace samebits::cli {
 namespace {
 
-constexpr int64_t kRotateBytes = 200 << 20;    // four times the 50 MB of L2 that an H100 and an H200 have
-constexpr int64_t kWorkspaceBytes = 64 << 20;  // for cuBLASLt; our rows ask for less
-constexpr int64_t kSeedNarrow = 1280;          // N up to which vLLM's batch-invariant mode takes its 64x16x256 tile
-constexpr double kGraphMicroseconds = 2000;    // a replay longer than this gains no precision
+constexpr int64_t kWorkspaceBytes = 64 << 20;      // for cuBLASLt; our rows ask for less
+constexpr size_t kTorchWorkspaceBytes = 32 << 20;  // what torch gives cuBLASLt on compute capability 9.0 (its CUDABlas)
+constexpr int64_t kSeedNarrow = 1280;              // N up to which vLLM's batch-invariant mode takes its 64x16x256 tile
+constexpr double kFarBehind = 1.15;  // a suggestion this much slower than the best of its kind is not timed again
+constexpr int kFirstLookRounds = 2;
 
-// FP8 codes as quantization leaves them: about normal, standard deviation 60. Zeros or constants would draw less power
-// and flatter the clocks.
-std::vector<uint8_t> random_codes(size_t count, uint64_t key) {
-  std::vector<uint8_t> pool(1 << 16);
-  for (size_t i = 0; i < pool.size(); ++i) {
-    const float z = static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / 37837.0f;
-    pool[i] = static_cast<uint8_t>(encode(kFormatE4m3, 60.0f * z));
+// The row called `row`, or nothing where it does not take the shape.
+std::optional<Plan> plan_of(const DeviceInfo& device, std::string_view row, int64_t m, Shape shape) {
+  try {
+    return choose_named(device, row, m, shape.n, shape.k);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUnsupported) throw;
+    return std::nullopt;
   }
-  std::vector<uint8_t> codes(count);
-  for (size_t i = 0; i < count; i += 4) {
-    const uint64_t r = mix(key + 0x9e3779b97f4a7c15ull * i);
-    for (size_t j = 0; j < std::min<size_t>(4, count - i); ++j) codes[i + j] = pool[(r >> (16 * j)) & 0xffff];
-  }
-  return codes;
 }
-
-std::vector<float> random_scales(int64_t count, uint64_t key) {
-  std::vector<float> scales(static_cast<size_t>(count));
-  for (size_t i = 0; i < scales.size(); ++i)
-    scales[i] = 0.001f + static_cast<float>(mix(key + i) >> 40) * (0.01f / (1 << 24));
-  return scales;
-}
-
-template <class T>
-Memory uploaded(const Place& place, const std::vector<T>& values, int copies = 1) {
-  const size_t bytes = values.size() * sizeof(T);
-  Memory memory(place, bytes * static_cast<size_t>(copies));
-  for (int i = 0; i < copies; ++i) memory.upload(values.data(), bytes, bytes * static_cast<size_t>(i));
-  return memory;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double microseconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-}
-
-int copies_of(const DeviceInfo& device, int64_t weight_bytes) {
-  return device.is_cpu() ? 1 : static_cast<int>(std::clamp<int64_t>(kRotateBytes / weight_bytes + 1, 2, 64));
-}
-
-std::string_view fixed_tile(int64_t n) { return n <= kSeedNarrow ? "seed64x16x256" : "seed64x64x256"; }
 
 }  // namespace
 
-// One thing to time. enqueue(copy) launches it on the weight's copy `copy`.
+std::string_view fixed_tile(int64_t n) { return n <= kSeedNarrow ? "seed64x16x256" : "seed64x64x256"; }
+
+// One thing to time, and the outputs at the largest M that its own are compared with.
 struct BenchShape::Side {
-  std::string kernel;
-  std::function<void(int)> enqueue;
-  bool same_bits = false;
-  std::vector<double> us;
+  BenchResult result;
+  Enqueue enqueue;
+  const Memory* order_bits;
+  const Memory* own_bits = nullptr;
 };
 
-BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m) : place_(place), shape_(shape), max_m_(max_m) {
-  const int64_t weight_bytes = shape.n * shape.k;
-  copies_ = copies_of(place.device(), weight_bytes);
-  a_ = uploaded(place, random_codes(static_cast<size_t>(max_m * shape.k), 1));
-  b_ = uploaded(place, random_codes(static_cast<size_t>(weight_bytes), 2), copies_);
-  scale_a_ = uploaded(place, random_scales(max_m, 3));
-  scale_b_ = uploaded(place, random_scales(shape.n, 4));
-  out_ = Memory(place, static_cast<size_t>(max_m * shape.n) * 2);
-  reference_ = Memory(place, out_.size());
+BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m)
+    : place_(place),
+      operands_(place, shape, max_m),
+      max_m_(max_m),
+      out_(place, static_cast<size_t>(max_m * shape.n) * 2) {
   if (!place.is_cpu()) workspace_ = Memory(place, kWorkspaceBytes);
   launch_.device = &place.device();
   launch_.stream = place.stream();
   launch_.workspace = workspace_.data();
   launch_.workspace_bytes = static_cast<int64_t>(workspace_.size());
+  launch_.overlap = Overlap::kNone;
 }
 
-GemmProblem BenchShape::problem(Order order, int64_t m, int copy, void* out) const {
-  const auto* weights = static_cast<const std::byte*>(b_.data());
-  GemmProblem p;
-  p.order = order;
-  p.a = ConstView(a_.data(), Dtype::kE4m3, m, shape_.k);
-  p.b = ConstView(weights + copy * shape_.n * shape_.k, Dtype::kE4m3, shape_.n, shape_.k);
-  p.scale_a = Scales::per_row(static_cast<const float*>(scale_a_.data()), m);
-  p.scale_b = Scales::per_row(static_cast<const float*>(scale_b_.data()), shape_.n);
-  p.out = View(out, Dtype::kBf16, m, shape_.n);
-  return p;
-}
-
-void BenchShape::make_reference(Order order) {
-  if (reference_order_ == order) return;
-  const std::string_view first = kernels(place_.device(), order).at(0);
-  gemm(problem(order, max_m_, 0, reference_.data()), choose_named(place_.device(), first, max_m_, shape_.n, shape_.k),
-       launch_);
-  place_.synchronize();
+// Made by the row that a device without a certificate is held to.
+const Memory& BenchShape::reference(Order order, ScaleKind scales) {
+  if (reference_order_ != order) references_.clear();
   reference_order_ = order;
+  const auto [at, is_new] = references_.try_emplace(scales);
+  if (is_new) {
+    at->second = Memory(place_, out_.size());
+    DeviceInfo held = place_.device();
+    held.certified = false;
+    const auto [n, k] = operands_.shape();
+    gemm(operands_.problem(order, max_m_, 0, at->second.data(), scales), choose(held, order, max_m_, n, k), launch_);
+    place_.synchronize();
+  }
+  return at->second;
+}
+
+const Memory* BenchShape::own_reference(const char* kernel, const CublasLt& library, ScaleKind scales,
+                                        const LtCall& call) {
+  const auto [at, is_new] = own_references_.try_emplace(kernel);
+  if (is_new) {
+    Memory output(place_, out_.size());
+    const GemmProblem p = operands_.problem(Order::kHopperFast, max_m_, 0, output.data(), scales);
+    const CublasLtMatmul matmul(library, p, call);
+    try {
+      if (matmul.size() > 0) {
+        matmul.run(0, p.b.data, launch_);
+        at->second = std::move(output);
+      }
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupported) throw;
+    }
+    place_.synchronize();
+  }
+  return at->second.size() ? &at->second : nullptr;
 }
 
 void BenchShape::add_rows(Order order, int64_t m, const BenchOptions& options, std::vector<Side>& sides) {
   const DeviceInfo& device = place_.device();
-  const std::string_view chosen = choose(device, order, m, shape_.n, shape_.k).kernel;
+  const Shape shape = operands_.shape();
+  const Memory& bits = reference(order, ScaleKind::kPerRow);
+  const auto add = [&](std::string kernel, const Plan& plan, Overlap overlap) {
+    Launch launch = launch_;
+    launch.overlap = overlap;
+    BenchResult result{std::move(kernel), std::string(plan.kernel)};
+    if (!device.is_cpu()) result.overlap = overlap;
+    result.tile = plan.tile;
+    sides.push_back(
+        {result, [=, this](int copy) { gemm(operands_.problem(order, m, copy, out_.data()), plan, launch); }, &bits});
+  };
+  const std::string_view chosen = choose(device, order, m, shape.n, shape.k, Dtype::kBf16, options.rules).kernel;
   for (std::string_view row : kernels(device, order)) {
-    const bool wanted = options.rows.empty() || std::count(options.rows.begin(), options.rows.end(), row) > 0;
-    if (!wanted && row != chosen && row != fixed_tile(shape_.n)) continue;
-    const Plan plan = choose_named(device, row, m, shape_.n, shape_.k);
-    sides.push_back({"samebits:" + std::string(row),
-                     [=, this](int copy) { gemm(problem(order, m, copy, out_.data()), plan, launch_); },
-                     false,
-                     {}});
+    const bool wanted = options.every_row || std::count(options.rows.begin(), options.rows.end(), row) > 0;
+    const auto plan = wanted || row == chosen ? plan_of(device, row, m, shape) : std::nullopt;
+    if (plan) add(wanted ? "samebits:" + std::string(row) : "samebits", *plan, options.overlap);
+    if (const auto fixed = row == fixed_tile(shape.n) ? plan_of(device, row, m, shape) : std::nullopt)
+      add("fixed-tile", *fixed, Overlap::kNone);
   }
 }
 
 void BenchShape::add_cublaslt(Order order, int64_t m, const BenchOptions& options, std::vector<Side>& sides) {
   if (!options.cublaslt) return;
   const bool fast = spec(order).promote_every == 0;
-  const GemmProblem p = problem(order, m, 0, out_.data());
-  const auto matmul = std::make_shared<CublasLtMatmul>(*options.cublaslt, p, fast, kWorkspaceBytes);
-  for (int i = 0; i < matmul->size(); ++i)
-    sides.push_back({fast ? "cublaslt-outer" : "cublaslt-outer-slow",
-                     [=, this](int copy) { matmul->run(i, problem(order, m, copy, nullptr).b.data, launch_); },
-                     false,
-                     {}});
-}
-
-// The sides take turns, so that a change of the clocks meets them all.
-void BenchShape::measure(int64_t m, int rounds, std::vector<Side>& sides) {
-  if (place_.is_cpu()) {
-    for (int round = 0; round < rounds; ++round)
-      for (Side& side : sides) side.us.push_back(microseconds_of([&] { side.enqueue(0); }));
-    return;
-  }
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(shape_.n) * static_cast<double>(shape_.k);
-  const double ideal_us = std::max(flops / 1e9, static_cast<double>(shape_.n * shape_.k) / 3e6);  // 1 PFLOP/s, 3 TB/s
-  int launches = copies_ * std::max(1, 32 / copies_);
-  if (ideal_us * launches > kGraphMicroseconds) launches = std::max(4, static_cast<int>(kGraphMicroseconds / ideal_us));
-  std::vector<cuda::Replay> replays;
-  for (Side& side : sides)
-    replays.emplace_back(
-        launches, [&](int i) { side.enqueue(i % copies_); }, place_.stream());
-  for (const cuda::Replay& replay : replays) replay.microseconds();
-  for (int round = 0; round < rounds; ++round)
-    for (size_t i = 0; i < sides.size(); ++i) sides[i].us.push_back(replays[i].microseconds());
+  const auto add = [&](const char* kernel, ScaleKind scales, const LtCall& call) {
+    const Memory* own = m < max_m_ ? own_reference(kernel, *options.cublaslt, scales, call) : nullptr;
+    const auto matmul =
+        std::make_shared<CublasLtMatmul>(*options.cublaslt, operands_.problem(order, m, 0, out_.data(), scales), call);
+    for (int i = 0; i < matmul->size(); ++i) {
+      BenchResult result{kernel, ""};
+      result.split_k = matmul->split_k(i);
+      sides.push_back(
+          {result, [=, this](int copy) { matmul->run(i, operands_.problem(order, m, copy, nullptr).b.data, launch_); },
+           &reference(order, scales), own});
+    }
+  };
+  add(fast ? "cublaslt-outer" : "cublaslt-outer-slow", ScaleKind::kPerRow, {fast, true, 8, kWorkspaceBytes});
+  // torch._scaled_mm with one scale a tensor: the first suggestion, fast accumulation.
+  if (fast) add("cublaslt-tensor", ScaleKind::kPerTensor, {true, false, 1, kTorchWorkspaceBytes});
 }
 
 // Runs each side once and compares all it wrote; drops a side that its own library refuses.
 void BenchShape::compare(int64_t m, std::vector<Side>& sides) {
   Comparison comparison(place_);
-  const ConstView want(reference_.data(), Dtype::kBf16, m, shape_.n), got(out_.data(), Dtype::kBf16, m, shape_.n);
+  const auto same_as = [&](const Memory& bits) {
+    const int64_t n = operands_.shape().n;
+    return comparison(ConstView(out_.data(), Dtype::kBf16, m, n), ConstView(bits.data(), Dtype::kBf16, m, n), 0)
+               .count == 0;
+  };
   const auto refused = [&](Side& side) {
     out_.fill(0xff);
     try {
@@ -176,23 +144,46 @@ void BenchShape::compare(int64_t m, std::vector<Side>& sides) {
       return true;
     }
     place_.synchronize();
-    side.same_bits = comparison(got, want, 0).count == 0;
+    side.result.same_bits = same_as(*side.order_bits);
+    if (side.own_bits) side.result.invariant = same_as(*side.own_bits);
     return false;
   };
   std::erase_if(sides, refused);
 }
 
+int BenchShape::launches(int64_t m) const {
+  const double n = static_cast<double>(operands_.shape().n), k = static_cast<double>(operands_.shape().k);
+  const double ideal_us = std::max(2.0 * static_cast<double>(m) * n * k / 1e9, n * k / 3e6);  // 1 PFLOP/s, 3 TB/s
+  return calls_a_graph(ideal_us, operands_.copies());
+}
+
+void BenchShape::drop_slow_suggestions(int launches, std::vector<Side>& sides) {
+  const auto is_peer = [](const Side& side) { return side.result.kernel.starts_with("cublaslt-outer"); };
+  std::vector<Enqueue> peers;
+  for (const Side& side : sides)
+    if (is_peer(side)) peers.push_back(side.enqueue);
+  if (peers.size() < 2) return;
+  const std::vector<double> us =
+      time_in_turns(place_, std::max(1, launches / 4), operands_.copies(), kFirstLookRounds, peers);
+  const double best = *std::min_element(us.begin(), us.end());
+  size_t next = 0;
+  std::erase_if(sides, [&](const Side& side) { return is_peer(side) && us[next++] > kFarBehind * best; });
+}
+
 std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOptions& options) {
-  make_reference(order);
   std::vector<Side> sides;
   add_rows(order, m, options, sides);
   add_cublaslt(order, m, options, sides);
   compare(m, sides);
-  measure(m, options.rounds, sides);
+  drop_slow_suggestions(launches(m), sides);
+  std::vector<Enqueue> calls;
+  for (const Side& side : sides) calls.push_back(side.enqueue);
+  const std::vector<double> us = time_in_turns(place_, launches(m), operands_.copies(), options.rounds, calls);
 
   std::vector<BenchResult> results;
-  for (const Side& side : sides) {
-    const BenchResult result{side.kernel, "", median(side.us), side.same_bits};
+  for (size_t i = 0; i < sides.size(); ++i) {
+    BenchResult& result = sides[i].result;
+    result.us = us[i];
     const auto known =
         std::find_if(results.begin(), results.end(), [&](const BenchResult& r) { return r.kernel == result.kernel; });
     if (known == results.end())
@@ -200,51 +191,20 @@ std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOpti
     else if (result.us < known->us)
       *known = result;  // the best of cuBLASLt's suggestions
   }
-  // What choose() picks and the fixed tile are rows too: the same timing under a second name.
-  const auto rename = [&](std::string_view row, const char* kernel) {
-    for (size_t i = 0; i < results.size(); ++i)
-      if (results[i].kernel == "samebits:" + std::string(row))
-        return results.push_back({kernel, std::string(row), results[i].us, results[i].same_bits});
-  };
-  rename(choose(place_.device(), order, m, shape_.n, shape_.k).kernel, "samebits");
-  rename(fixed_tile(shape_.n), "fixed-tile");
+  // What choose() picks is a row too: the same timing under a second name.
+  const auto [n, k] = operands_.shape();
+  const Plan plan = choose(place_.device(), order, m, n, k, Dtype::kBf16, options.rules);
+  const std::string chosen = "samebits:" + std::string(plan.kernel);
+  for (size_t i = 0; i < results.size(); ++i)
+    if (results[i].kernel == chosen) {
+      BenchResult copy = results[i];
+      copy.kernel = "samebits";
+      results.push_back(copy);
+      break;
+    }
+  for (BenchResult& r : results)
+    if (r.kernel.starts_with("samebits:")) r.row.clear();
   return results;
-}
-
-void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m) {
-  // In double: the products of three numbers up to 2^31 pass 2^63.
-  const double m = static_cast<double>(max_m), n = static_cast<double>(shape.n), k = static_cast<double>(shape.k);
-  const double held = m * k + copies_of(device, shape.n * shape.k) * n * k + 2 * 2 * m * n;
-  const double staged = device.is_cpu() ? std::max(m, n) * k : 0;  // as it is made, beside its place
-  const double memory = device.is_cpu()
-                            ? static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))
-                            : static_cast<double>(device.memory);
-  if (held + staged > memory)
-    throw Error(ErrorCode::kBadInput,
-                fmt::format("m={} n={} k={} takes {:.1f} GB of memory; {} has {:.1f} GB", max_m, shape.n, shape.k,
-                            (held + staged) / 1e9, describe(device), memory / 1e9));
-}
-
-std::vector<Ceiling> measure_ceilings(const Place& place) {
-  if (place.is_cpu()) return {};
-  constexpr size_t kBytes = size_t{2} << 30;
-  constexpr int kRounds = 9;
-  const auto timed = [&](int launches, const std::function<void(int)>& enqueue) {
-    const cuda::Replay replay(launches, enqueue, place.stream());
-    replay.microseconds();
-    std::vector<double> us;
-    for (int i = 0; i < kRounds; ++i) us.push_back(replay.microseconds());
-    return median(us);
-  };
-  Memory data(place, kBytes), sink(place, 16);
-  data.fill(1);
-  double read = 1e30;
-  for (int per_sm : {1, 2, 4, 8, 16})
-    read = std::min(read, timed(1, [&](int) {
-                      cuda::read_all(data.data(), kBytes, sink.data(), per_sm * place.device().sms, place.stream());
-                    }));
-  const double empty = timed(100, [&](int) { cuda::do_nothing(place.device().sms, place.stream()); });
-  return {{"ceiling-read", read, kBytes / read * 1e-3}, {"ceiling-empty-kernel", empty, 0}};
 }
 
 }  // namespace samebits::cli

@@ -17,5 +17,6 @@ void add_audit(CLI::App& app);
 void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_tune(CLI::App& app);
 
 }  // namespace samebits::cli

@@ -16,9 +16,10 @@ constexpr int kOpN = 0, kOpT = 1;                     // cublasOperation_t
 // cublasLtMatmulDescAttributes_t
 constexpr int kTransA = 3, kTransB = 4, kScalePointerA = 17, kScalePointerB = 18, kFastAccumulation = 25,
               kScaleModeA = 31, kScaleModeB = 32;
-constexpr int kOuterVector32F = 3;     // cublasLtMatmulMatrixScale_t
-constexpr int kMaxWorkspaceBytes = 1;  // cublasLtMatmulPreferenceAttributes_t
-constexpr int kSuggestions = 8;
+constexpr int kOuterVector32F = 3;                     // cublasLtMatmulMatrixScale_t
+constexpr int kMaxWorkspaceBytes = 1;                  // cublasLtMatmulPreferenceAttributes_t
+constexpr int kSplitKParts = 2, kReductionScheme = 3;  // cublasLtMatmulAlgoConfigAttributes_t
+constexpr int kMostSuggestions = 8;
 
 struct HeuristicResult {  // cublasLtMatmulHeuristicResult_t
   uint64_t algorithm[8];
@@ -49,6 +50,7 @@ struct CublasLt::Api {
   int (*preference_set)(void* preference, int attribute, const void* value, size_t bytes);
   int (*heuristic)(void* handle, void* desc, void* a, void* b, void* c, void* d, void* preference, int wanted,
                    HeuristicResult* results, int* found);
+  int (*config_get)(const void* algorithm, int attribute, void* value, size_t bytes, size_t* written);
   int (*matmul)(void* handle, void* desc, const void* alpha, const void* a, void* a_layout, const void* b,
                 void* b_layout, const void* beta, const void* c, void* c_layout, void* d, void* d_layout,
                 const void* algorithm, void* workspace, size_t workspace_bytes, void* stream);
@@ -85,6 +87,7 @@ CublasLt::CublasLt(const std::string& path) : api_(std::make_unique<Api>()) {
   api_->find(api_->preference_destroy, "cublasLtMatmulPreferenceDestroy");
   api_->find(api_->preference_set, "cublasLtMatmulPreferenceSetAttribute");
   api_->find(api_->heuristic, "cublasLtMatmulAlgoGetHeuristic");
+  api_->find(api_->config_get, "cublasLtMatmulAlgoConfigGetAttribute");
   api_->find(api_->matmul, "cublasLtMatmul");
   check(api_->create(&handle_), "cublasLtCreate");
 }
@@ -99,8 +102,7 @@ std::string CublasLt::version() const {
 }
 
 // cuBLASLt thinks in columns: out^T [N,M] = (b as K x N)^T (a as K x M), so its A is the weight.
-CublasLtMatmul::CublasLtMatmul(const CublasLt& library, const GemmProblem& problem, bool fast_accumulation,
-                               size_t workspace_bytes)
+CublasLtMatmul::CublasLtMatmul(const CublasLt& library, const GemmProblem& problem, const LtCall& call)
     : library_(library), a_(problem.a.data), out_(problem.out.data) {
   const CublasLt::Api& api = *library.api_;
   const auto set = [&](int attribute, const auto& value) {
@@ -109,9 +111,11 @@ CublasLtMatmul::CublasLtMatmul(const CublasLt& library, const GemmProblem& probl
   check(api.desc_create(&description_, kCompute32F, kR32F), "cublasLtMatmulDescCreate");
   set(kTransA, kOpT);
   set(kTransB, kOpN);
-  set(kFastAccumulation, static_cast<int8_t>(fast_accumulation));
-  set(kScaleModeA, kOuterVector32F);
-  set(kScaleModeB, kOuterVector32F);
+  set(kFastAccumulation, static_cast<int8_t>(call.fast_accumulation));
+  if (call.outer_vector) {  // one scale a tensor is the default
+    set(kScaleModeA, kOuterVector32F);
+    set(kScaleModeB, kOuterVector32F);
+  }
   set(kScalePointerA, problem.scale_b.data);
   set(kScalePointerB, problem.scale_a.data);
   const uint64_t m = static_cast<uint64_t>(problem.m()), n = static_cast<uint64_t>(problem.n()),
@@ -122,11 +126,11 @@ CublasLtMatmul::CublasLtMatmul(const CublasLt& library, const GemmProblem& probl
 
   void* preference = nullptr;
   check(api.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
-  api.preference_set(preference, kMaxWorkspaceBytes, &workspace_bytes, sizeof workspace_bytes);
-  HeuristicResult results[kSuggestions];
+  api.preference_set(preference, kMaxWorkspaceBytes, &call.workspace_bytes, sizeof call.workspace_bytes);
+  HeuristicResult results[kMostSuggestions];
   int found = 0;
   const int status = api.heuristic(library.handle_, description_, weight_, tokens_, result_, result_, preference,
-                                   kSuggestions, results, &found);
+                                   std::min(call.suggestions, kMostSuggestions), results, &found);
   api.preference_destroy(preference);
   for (int i = 0; status == 0 && i < found; ++i) {
     if (results[i].state != 0) continue;
@@ -140,6 +144,23 @@ CublasLtMatmul::~CublasLtMatmul() {
   for (void* layout : {weight_, tokens_, result_})
     if (layout) api.layout_destroy(layout);
   if (description_) api.desc_destroy(description_);
+}
+
+std::optional<SplitK> CublasLtMatmul::split_k(int i) const {
+  const auto get = [&](int attribute, uint32_t& value) {
+    size_t written = 0;
+    return library_.api_->config_get(algorithms_[static_cast<size_t>(i)].data, attribute, &value, sizeof value,
+                                     &written) == 0;
+  };
+  uint32_t parts = 0, scheme = 0;
+  if (!get(kSplitKParts, parts) || !get(kReductionScheme, scheme)) return std::nullopt;
+  switch (scheme) {  // cublasLtReductionScheme_t
+    case 0: return SplitK{parts, "none"};
+    case 1: return SplitK{parts, "in place"};
+    case 2: return SplitK{parts, "compute type"};
+    case 4: return SplitK{parts, "output type"};
+    default: return SplitK{parts, "unknown"};
+  }
 }
 
 void CublasLtMatmul::run(int i, const void* b, const Launch& launch) const {

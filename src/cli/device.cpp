@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -50,6 +51,20 @@ DeviceChoice select_device(const std::string& text, const std::vector<Order>& or
   const std::string reason = why_not(gpus[ordinal], orders);
   if (!reason.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("{}; --device cpu computes every order", reason));
   return {gpus[ordinal], ""};
+}
+
+std::optional<RuleSet> load_rules_for(const std::string& path, std::span<const DeviceInfo> devices) {
+  if (path.empty()) return std::nullopt;
+  RuleSet rules = load_rules(path);
+  const auto holds = [&](const DeviceInfo& device) { return rules.holds_for(device); };
+  if (std::none_of(devices.begin(), devices.end(), holds)) {
+    try {
+      check_rules(rules, devices.front());
+    } catch (const Error& e) {
+      throw Error(e.code(), fmt::format("{}: {}", path, e.what()));
+    }
+  }
+  return rules;
 }
 
 std::vector<Order> parse_orders(const std::vector<std::string>& names) {

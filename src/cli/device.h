@@ -1,9 +1,11 @@
-// What the options --device, --order and --dtype mean. Used by verify, bench and info.
+// What the options --device, --rules, --order and --dtype mean. Used by every command that picks a kernel.
 #pragma once
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "samebits/gemm.h"
+#include "samebits/rules.h"
 
 namespace samebits::cli {
 
@@ -18,6 +20,10 @@ struct DeviceChoice {
 /// "cpu", "cuda:N", or "auto": the first GPU with kernels for every Order, else the CPU. Throws Error(kNoDevice) with
 /// the reason when the device asked for cannot be had.
 DeviceChoice select_device(const std::string& text, const std::vector<Order>& orders);
+
+/// The rules of --rules FILE, or nothing for no file. Throws Error(kBadInput) where the file is not one, or holds for
+/// none of `devices`.
+std::optional<RuleSet> load_rules_for(const std::string& path, std::span<const DeviceInfo> devices);
 
 std::vector<Order> parse_orders(const std::vector<std::string>& names);
 std::vector<Dtype> parse_dtypes(const std::vector<std::string>& names);

@@ -1,10 +1,10 @@
-// `samebits info`: devices, Orders and the rows of the tables; with --shape, which row would run and which rule chose
-// it.
+// `samebits info`: devices, Orders and the rows of the tables; with --shape, which row would run and why.
 #include <fmt/format.h>
 
-#include <limits>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "cli/commands.h"
@@ -22,8 +22,8 @@ using Rows = std::vector<std::vector<std::string>>;
 struct Arguments {
   std::string shape;
   std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
-  std::string out = "bf16";
-  int arch = 0, sms = 132;
+  std::string out = "bf16", rules;
+  int arch = 0, sms = 132, gbps = 3352;
   int64_t shared_memory = 232448;
   bool uncertified = false, json = false;
 };
@@ -33,24 +33,33 @@ struct Choice {
   DeviceInfo device;
   Order order;
   std::string kernel, reason;
+  std::optional<double> us;  ///< predicted
 };
 
-std::string reason_of(const Plan& plan, const DeviceInfo& device) {
-  if (device.is_cpu()) return "the CPU backend computes every order";
-  if (plan.rule < 0) return "the fixed row of a device without a certificate";
-  const Rule& rule = cuda::rules()[static_cast<size_t>(plan.rule)];
-  const std::string m =
-      rule.max_m >= std::numeric_limits<int32_t>::max() ? "any m" : fmt::format("m <= {}", rule.max_m);
-  return fmt::format("rule {}: {}, n >= {}, k >= {}", plan.rule, m, rule.min_n, rule.min_k);
+std::string reason_of(const Plan& plan, const ProblemShape& shape) {
+  const auto measured = [&](const char* where) {
+    return fmt::format("{}: {}x{}, m <= {}", where, shape.n, shape.k, plan.max_m);
+  };
+  switch (plan.source) {
+    case Source::kOnly: return "the CPU backend computes every order";
+    case Source::kFixed: return "the fixed row of a device without a certificate";
+    case Source::kRules: return measured("rules file");
+    case Source::kMeasured: return measured("measured");
+    case Source::kPredicted: break;
+  }
+  return std::isfinite(plan.us) ? fmt::format("predicted: {:.2f} us, the least", plan.us)
+                                : "the only row, not measured";
 }
 
-Choice choice_of(const DeviceInfo& device, Order order, const ProblemShape& shape, Dtype out) {
+Choice choice_of(const DeviceInfo& device, Order order, const ProblemShape& shape, Dtype out, const RuleSet* rules) {
   try {
-    const Plan plan = choose(device, order, shape.m, shape.n, shape.k, out);
-    return {device, order, std::string(plan.kernel), reason_of(plan, device)};
+    const Plan plan = choose(device, order, shape.m, shape.n, shape.k, out, rules);
+    const bool predicted = plan.source == Source::kPredicted && std::isfinite(plan.us);
+    return {device, order, std::string(plan.kernel), reason_of(plan, shape),
+            predicted ? std::optional(plan.us) : std::nullopt};
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kUnsupported) throw;
-    return {device, order, "", e.what()};
+    return {device, order, "", e.what(), {}};
   }
 }
 
@@ -60,6 +69,7 @@ std::vector<DeviceInfo> devices_of(const Arguments& arguments) {
     DeviceInfo device;
     device.arch = arguments.arch;
     device.sms = arguments.sms;
+    device.gbps = arguments.gbps;
     device.shared_memory = arguments.shared_memory;
     device.certified = !arguments.uncertified;
     device.name = "described device";
@@ -71,6 +81,7 @@ std::vector<DeviceInfo> devices_of(const Arguments& arguments) {
 }
 
 std::vector<Choice> choices_of(const Arguments& arguments, const std::vector<DeviceInfo>& devices) {
+  const std::optional<RuleSet> rules = load_rules_for(arguments.rules, devices);
   if (arguments.shape.empty()) return {};
   const ProblemShape shape = parse_shape(arguments.shape);
   const auto out = parse_dtype(arguments.out);
@@ -79,7 +90,8 @@ std::vector<Choice> choices_of(const Arguments& arguments, const std::vector<Dev
                 fmt::format("unknown output dtype '{}'; there are: bf16, fp16, fp32", arguments.out));
   std::vector<Choice> choices;
   for (const DeviceInfo& device : devices)
-    for (Order order : parse_orders(arguments.orders)) choices.push_back(choice_of(device, order, shape, *out));
+    for (Order order : parse_orders(arguments.orders))
+      choices.push_back(choice_of(device, order, shape, *out, rules ? &*rules : nullptr));
   return choices;
 }
 
@@ -130,6 +142,7 @@ void print_json(const std::vector<DeviceInfo>& devices, const std::vector<Choice
                                {"sms", d.sms},
                                {"shared_memory", d.shared_memory},
                                {"memory", d.memory},
+                               {"gbps", d.gbps},
                                {"driver", d.driver},
                                {"certified", d.certified}});
   json["orders"] = Json::array();
@@ -157,7 +170,8 @@ void print_json(const std::vector<DeviceInfo>& devices, const std::vector<Choice
                                {"ordinal", c.device.ordinal},
                                {"order", name(c.order)},
                                {"kernel", c.kernel.empty() ? Json(nullptr) : Json(c.kernel)},
-                               {"reason", c.reason}});
+                               {"reason", c.reason},
+                               {"predicted_us", c.us ? Json(*c.us) : Json(nullptr)}});
   fmt::print("{}\n", json.dump());
 }
 
@@ -166,7 +180,7 @@ void print_json(const std::vector<DeviceInfo>& devices, const std::vector<Choice
 void add_info(CLI::App& app) {
   CLI::App* command = app.add_subcommand("info", "devices, orders and kernels; which kernel a shape would run");
   auto arguments = std::make_shared<Arguments>();
-  command->add_option("--shape", arguments->shape, "m,n,k: print which kernel would run and which rule chose it");
+  command->add_option("--shape", arguments->shape, "m,n,k: print which kernel would run and why");
   command->add_option("--order", arguments->orders, "for --shape: an order, repeatable")
       ->allow_extra_args(false)
       ->delimiter(',');
@@ -178,12 +192,17 @@ void add_info(CLI::App& app) {
       ->check(CLI::Range(1, 9999))
       ->needs(arch)
       ->capture_default_str();
+  command->add_option("--gbps", arguments->gbps, "memory bandwidth of the described device, 10^9 bytes a second")
+      ->check(CLI::Range(1, 99999))
+      ->needs(arch)
+      ->capture_default_str();
   command->add_option("--shared-memory", arguments->shared_memory, "bytes per block of the described device")
       ->check(CLI::Range(1, INT32_MAX))
       ->needs(arch)
       ->capture_default_str();
   command->add_flag("--uncertified", arguments->uncertified, "describe a device whose rows are not proven")
       ->needs(arch);
+  command->add_option("--rules", arguments->rules, "for --shape: a rules file of `samebits tune`");
   command->add_flag("--json", arguments->json, "print one line of JSON");
   command->callback([arguments] {
     const auto devices = devices_of(*arguments);

@@ -19,8 +19,9 @@ constexpr char kExamples[] = R"(Examples:
   samebits verify --shapes qwen3-1.7b          the same on random weights of a known model's shapes
   samebits quantize ./model ./model-fp8        linear layers of a checkpoint to FP8
   samebits audit recording.safetensors         recorded GPU outputs against the CPU backend
-  samebits info --shape 64,4096,2048           which kernel would run, and which rule chose it
+  samebits info --shape 64,4096,2048           which kernel would run, and why
   samebits bench --shapes llama3-8b            every kernel beside the fixed tile and cuBLASLt
+  samebits tune --shapes llama3-8b             the fastest kernels for your shapes on your GPU, as a rules file
 
 Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such device, parse errors),
 3 device fault, 130 interrupted.)";
@@ -48,6 +49,7 @@ int run(int argc, char** argv) {
   add_info(app);
   add_quantize(app);
   add_bench(app);
+  add_tune(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version

@@ -20,7 +20,7 @@ namespace {
 
 struct Arguments {
   std::string checkpoint, shapes, activations, json;
-  std::string device = "auto", kernels = "chosen";
+  std::string device = "auto", kernels = "chosen", rules;
   std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
   std::vector<std::string> dtypes = {"bf16", "fp16"};
   std::vector<int64_t> batches;
@@ -62,6 +62,8 @@ void run_verify(const Arguments& arguments) {
   VerifyOptions options = options_of(arguments, interrupt, progress);
   const DeviceChoice choice = select_device(arguments.device, options.orders);
   options.device = &choice.device;
+  const std::optional<RuleSet> rules = load_rules_for(arguments.rules, {&choice.device, 1});
+  options.rules = rules ? &*rules : nullptr;
   if (is_file(arguments.json)) check_can_write(arguments.json);
   const std::atomic<bool>& cancel = *interrupt.flag();
   LayerSet set = arguments.shapes.empty()
@@ -114,6 +116,8 @@ void add_verify(CLI::App& app) {
   command->add_option("--kernels", arguments->kernels, "GPU kernels: the chosen ones, or all that can run")
       ->check(CLI::IsMember({"chosen", "all"}))
       ->capture_default_str();
+  command->add_option("--rules", arguments->rules,
+                      "a rules file of `samebits tune`: which kernels are the chosen ones");
   command->add_option("--batches", arguments->batches, "batch sizes, such as 1,7,300")
       ->allow_extra_args(false)
       ->delimiter(',');

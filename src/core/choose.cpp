@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/cost.h"
 #include "cuda/cuda.h"
 
 namespace samebits {
@@ -18,12 +19,33 @@ const Tile* find(std::string_view name) {
   return nullptr;
 }
 
-Plan plan_of(const Tile& tile, int rule) { return {&tile, tile.name, rule, 0}; }
+Plan plan_of(const Tile& tile, Source source = Source::kOnly, int64_t max_m = 0, double us = 0) {
+  return {&tile, tile.name, source, max_m, us, 0};
+}
+
+/// What was measured for this shape, or null. Its row may still be one that the problem does not fit.
+const Pick* find_pick(std::span<const ShapeRule> rules, Order order, int64_t m, int64_t n, int64_t k) {
+  for (const ShapeRule& rule : rules) {
+    if (rule.n != n || rule.k != k || rule.order != order || m < rule.min_m) continue;
+    for (const Pick& pick : rule.picks)
+      if (m <= pick.max_m) return &pick;
+  }
+  return nullptr;
+}
 
 [[noreturn]] void refuse(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out,
                          const std::string& why) {
   throw Error(ErrorCode::kUnsupported, fmt::format("no kernel on {} computes {} with {} output for m={} n={} k={}: {}",
                                                    describe(device), name(order), name(out), m, n, k, why));
+}
+
+/// Why no row of the Order takes the problem: the last reason met.
+std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out) {
+  std::string why = fmt::format("there is no row of this Order for sm_{}", device.arch);
+  for (const Tile& tile : cuda::tiles())
+    if (tile.order == order && tile.arch == device.arch && tile.out == out_kind(out))
+      if (const auto reason = reason_not(tile, device, m, n, k, out)) why = *reason;
+  return why;
 }
 
 }  // namespace
@@ -41,36 +63,44 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
   return std::nullopt;
 }
 
-Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out) {
+Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules) {
   if (k <= 0) bad_input("K is {}: m={} n={} k={}", k, m, n, k);
-  if (device.is_cpu()) return {nullptr, "cpu", -1, 0};
-  std::string why = fmt::format("there is no row of this Order for sm_{}", device.arch);
+  if (device.is_cpu()) return {nullptr, "cpu"};
   const auto fits = [&](const Tile& tile) {
-    if (tile.order != order || tile.arch != device.arch || tile.out != out_kind(out)) return false;
-    const auto reason = reason_not(tile, device, m, n, k, out);
-    if (reason) why = *reason;
-    return !reason;
+    return tile.order == order && tile.arch == device.arch && tile.out == out_kind(out) &&
+           !reason_not(tile, device, m, n, k, out);
   };
   if (!device.certified) {
     for (std::string_view fixed : cuda::fixed_tiles())
-      if (const Tile* tile = find(fixed); tile && fits(*tile)) return plan_of(*tile, -1);
-    refuse(device, order, m, n, k, out, why);
+      if (const Tile* tile = find(fixed); tile && fits(*tile)) return plan_of(*tile, Source::kFixed);
+    refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
   }
-  const auto rules = cuda::rules();
-  for (size_t i = 0; i < rules.size(); ++i) {
-    const Rule& rule = rules[i];
-    if (m > rule.max_m || n < rule.min_n || k < rule.min_k) continue;
-    if (const Tile* tile = find(rule.tile); tile && fits(*tile)) return plan_of(*tile, static_cast<int>(i));
+  const auto measured = [&](std::span<const ShapeRule> shapes, Source source) -> std::optional<Plan> {
+    const Pick* pick = find_pick(shapes, order, m, n, k);
+    const Tile* tile = pick ? find(pick->kernel) : nullptr;
+    if (!tile || !fits(*tile)) return std::nullopt;
+    return plan_of(*tile, source, pick->max_m);
+  };
+  if (rules && rules->holds_for(device))
+    if (const auto plan = measured(rules->shapes, Source::kRules)) return *plan;
+  if (const auto plan = measured(cuda::measured(device), Source::kMeasured)) return *plan;
+  const Tile* best = nullptr;
+  double best_us = 0;
+  for (const Tile& tile : cuda::tiles()) {
+    if (!fits(tile)) continue;
+    const double us = predicted_us(tile, device, m, n, k);
+    if (!best || us < best_us) best = &tile, best_us = us;
   }
-  refuse(device, order, m, n, k, out, why);
+  if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
+  return plan_of(*best, Source::kPredicted, 0, best_us);
 }
 
 Plan choose_named(const DeviceInfo& device, std::string_view kernel, int64_t m, int64_t n, int64_t k, Dtype out) {
-  if (kernel == "cpu" && device.is_cpu()) return {nullptr, "cpu", -1, 0};
+  if (kernel == "cpu" && device.is_cpu()) return {nullptr, "cpu"};
   const Tile* tile = find(kernel);
   if (!tile) throw Error(ErrorCode::kBadInput, fmt::format("there is no kernel called '{}' in this build", kernel));
   if (const auto reason = reason_not(*tile, device, m, n, k, out)) refuse(device, tile->order, m, n, k, out, *reason);
-  return plan_of(*tile, -1);
+  return plan_of(*tile);
 }
 
 std::vector<std::string_view> kernels(const DeviceInfo& device, Order order, Dtype out) {

@@ -62,8 +62,9 @@ void check_gpu(const GemmProblem& p) {
 void gemm(const GemmProblem& problem, const Launch& launch) {
   check_shapes(problem);
   if (problem.m() == 0 || problem.n() == 0) return;
-  gemm(problem, choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype),
-       launch);
+  const Plan plan =
+      choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype, launch.rules);
+  gemm(problem, plan, launch);
 }
 
 void gemm(const GemmProblem& problem, const Plan& plan, const Launch& launch) {

@@ -29,7 +29,7 @@ std::vector<Plan> LayerProof::plans(Order order, int64_t m, Dtype dtype) const {
         if (e.code() != ErrorCode::kUnsupported) throw;  // a row that cannot run this shape has nothing to prove
       }
     }
-  if (all.empty()) all.push_back(choose(device, order, m, n_padded_, k_padded_, dtype));
+  if (all.empty()) all.push_back(choose(device, order, m, n_padded_, k_padded_, dtype, setup_.options.rules));
   return all;
 }
 
@@ -72,7 +72,7 @@ void LayerProof::advance(int64_t rows, const VerifyResult& result) {
 }
 
 void LayerProof::compute_alone(Order order, Dtype dtype, VerifyResult& result) {
-  const Plan plan = choose(place_.device(), order, 1, n_padded_, k_padded_, dtype);
+  const Plan plan = choose(place_.device(), order, 1, n_padded_, k_padded_, dtype, setup_.options.rules);
   alone_.fill(0x5a);  // not what out_ is filled with: an element that neither run writes must differ
   for (int64_t row = 0; row < setup_.pool_rows; ++row) {
     run(problem(order, row, 1, output(alone_, dtype, setup_.pool_rows).slice_rows(row, 1)), plan, true);

@@ -29,6 +29,9 @@ DeviceInfo describe(int ordinal) {
   info.ordinal = ordinal;
   info.memory = static_cast<int64_t>(properties.totalGlobalMem);
   info.name = properties.name;
+  // Both edges of the clock (kHz) over a bus of so many bits.
+  info.gbps = static_cast<int>(2e-6 / 8 * attribute(cudaDevAttrMemoryClockRate, ordinal) *
+                               attribute(cudaDevAttrGlobalMemoryBusWidth, ordinal));
   check(cudaDriverGetVersion(&info.driver), "cudaDriverGetVersion");
   return info;
 }

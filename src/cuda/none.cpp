@@ -12,9 +12,6 @@ namespace {
 
 }  // namespace
 
-std::span<const Tile> tiles() { return {}; }
-std::span<const Rule> rules() { return {}; }
-std::span<const std::string_view> fixed_tiles() { return {}; }
 std::vector<DeviceInfo> devices() { return {}; }
 void set_device(int) { no_cuda(); }
 void quantize_per_token(ConstView, View, float*, const float*, const Launch&) { no_cuda(); }
@@ -42,5 +39,6 @@ Replay::~Replay() = default;
 double Replay::microseconds() const { no_cuda(); }
 void read_all(const void*, size_t, void*, int, void*) { no_cuda(); }
 void do_nothing(int, void*) { no_cuda(); }
+std::string pci_bus_id(int) { no_cuda(); }
 
 }  // namespace samebits::cuda

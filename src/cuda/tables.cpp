@@ -1,55 +1,94 @@
-// The tables as data: sm90.def included to declare the kernels, then to list rows, rules and fixed rows. Compiled by
-// the host compiler.
-#include <limits>
+// The tables as data: sm90.def included to declare the kernels, then to list rows and fixed rows; sm90_rules.def for
+// what was measured of them. Compiled by the host compiler.
+#include <array>
 
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
 
 namespace {
-constexpr int64_t kAnyM = std::numeric_limits<int64_t>::max();
+
 constexpr bool Straight = false, Swapped = true;  // the operand words of the tables
+
+struct NamedCost {
+  std::string_view tile;
+  Cost cost;
+};
+
+template <size_t kRows, size_t kCosts>
+constexpr std::array<Tile, kRows> with_costs(std::array<Tile, kRows> tiles, const NamedCost (&costs)[kCosts]) {
+  for (Tile& tile : tiles)
+    for (const NamedCost& named : costs)
+      if (named.tile == tile.name) tile.cost = named.cost;
+  return tiles;
+}
+
 }  // namespace
 
 namespace sm90 {
 
-#define RULE(...)
 #define FIXED(...)
 #define TILE(name, ...) extern const TileKernel kernel_##name;
 #include "cuda/sm90.def"
 #undef TILE
-#define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  {#name,     90,        tile_m,   tile_n,          tile_k,          cluster_m,                  \
-   cluster_n, #schedule, operands, Order::k##order, OutKind::k##out, &kernel_##name},
-static const Tile kTiles[] = {
-#include "cuda/sm90.def"
+
+#define SHAPE(...)
+#define SLOW_MEMORY(...)
+#define FAST_MEMORY(...)
+#define COST(name, ...) {#name, {__VA_ARGS__}},
+static constexpr NamedCost kCosts[] = {
+#include "cuda/sm90_rules.def"
 };
+#undef COST
+#undef FAST_MEMORY
+#undef SLOW_MEMORY
+#undef SHAPE
+
+#define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
+  Tile{#name,     90,        tile_m,   tile_n,          tile_k,          cluster_m,              \
+       cluster_n, #schedule, operands, Order::k##order, OutKind::k##out, &kernel_##name},
+static constexpr std::array kTiles = with_costs(
+    std::array{
+#include "cuda/sm90.def"
+    },
+    kCosts);
 #undef TILE
-#undef RULE
 #undef FIXED
+
+#define COST(...)
+#define SHAPE(order, shape_n, shape_k, ...) {Order::k##order, shape_n, shape_k, 1, {{__VA_ARGS__}}},
+#define SLOW_MEMORY SHAPE
+#define FAST_MEMORY(...)
+static constexpr ShapeRule kMeasured[] = {
+#include "cuda/sm90_rules.def"
+};
+#undef SLOW_MEMORY
+#undef FAST_MEMORY
+#define SLOW_MEMORY(...)
+#define FAST_MEMORY SHAPE
+static constexpr ShapeRule kMeasuredFast[] = {
+#include "cuda/sm90_rules.def"
+};
+#undef FAST_MEMORY
+#undef SLOW_MEMORY
+#undef SHAPE
+#undef COST
 
 #define TILE(...)
-#define FIXED(...)
-#define RULE(max_m, min_n, min_k, tile) {max_m, min_n, min_k, #tile},
-static constexpr Rule kRules[] = {
-#include "cuda/sm90.def"
-};
-#undef RULE
-#undef FIXED
-
-#define RULE(...)
 #define FIXED(tile) #tile,
 static constexpr std::string_view kFixed[] = {
 #include "cuda/sm90.def"
 };
 #undef TILE
-#undef RULE
 #undef FIXED
 
 }  // namespace sm90
 
 std::span<const Tile> tiles() { return sm90::kTiles; }
-std::span<const Rule> rules() { return sm90::kRules; }
+std::span<const ShapeRule> measured(const DeviceInfo& device) {
+  if (device.arch != 90 || device.sms != kMeasuredSms) return {};
+  return device.gbps < kFastMemoryGbps ? sm90::kMeasured : sm90::kMeasuredFast;
+}
 std::span<const std::string_view> fixed_tiles() { return sm90::kFixed; }
 
 }  // namespace samebits::cuda

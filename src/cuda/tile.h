@@ -1,11 +1,12 @@
-// The tables of GPU kernels as plain data, readable without nvcc: rows (Tile), rules, and the launch behind a row.
-// Filled by tables.cpp from sm90.def; read by src/core/choose.cpp, `samebits info` and the tests.
+// The tables of GPU kernels as plain data, readable without nvcc: rows (Tile), what was measured of them,
+// and the launch behind a row. Filled by tables.cpp from sm90.def and sm90_rules.def; read by src/core/choose.cpp,
+// `samebits info` and the tests.
 #pragma once
 #include <cstdint>
 #include <span>
 #include <string_view>
 
-#include "samebits/gemm.h"
+#include "samebits/rules.h"
 
 namespace samebits {
 
@@ -21,6 +22,11 @@ struct TileKernel {
   void (*launch)(const GemmProblem& problem, const Launch& launch);
 };
 
+/// What a row costs: the constants of predicted_us() (core/cost.h), which says what they mean. All 0: not measured.
+struct Cost {
+  double launch_us = 0, tile_us = 0, k_us = 0, memory = 0, contention = 0, spill = 0;
+};
+
 /// One row of a table: a kernel that computes `order` on `arch`.
 struct Tile {
   std::string_view name;
@@ -32,18 +38,18 @@ struct Tile {
   Order order;
   OutKind out;
   const TileKernel* kernel;
+  Cost cost = {};
 };
 
-/// "For m <= max_m, n >= min_n, k >= min_k use this row." The first that fits wins among the rules of an Order.
-struct Rule {
-  int64_t max_m, min_n, min_k;
-  std::string_view tile;
-};
+/// The SHAPE lines of the tables were measured on H100 SXM and H200: on this many SMs, and with memory below or from
+/// this bandwidth on (10^9 bytes a second). They hold for no other SM count.
+inline constexpr int kMeasuredSms = 132, kFastMemoryGbps = 4000;
 
 namespace cuda {
 
 std::span<const Tile> tiles();
-std::span<const Rule> rules();
+/// The weight shapes measured on devices like this one; empty where there are none.
+std::span<const ShapeRule> measured(const DeviceInfo& device);
 /// The rows that a device without a certificate is held to, one per Order and OutKind.
 std::span<const std::string_view> fixed_tiles();
 

@@ -93,4 +93,10 @@ void do_nothing(int blocks, void* stream) {
   check(cudaGetLastError(), "launching an empty kernel");
 }
 
+std::string pci_bus_id(int ordinal) {
+  char id[32];
+  check(cudaDeviceGetPCIBusId(id, sizeof id, ordinal), "cudaDeviceGetPCIBusId");
+  return id;
+}
+
 }  // namespace samebits::cuda

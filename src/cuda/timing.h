@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <functional>
+#include <string>
 
 namespace samebits::cuda {
 
@@ -31,5 +32,8 @@ void read_all(const void* data, size_t bytes, void* sink, int blocks, void* stre
 
 /// A kernel of `blocks` blocks that does nothing. Asynchronous.
 void do_nothing(int blocks, void* stream);
+
+/// Where a device sits, "0000:3b:00.0": the name by which NVML knows it.
+std::string pci_bus_id(int ordinal);
 
 }  // namespace samebits::cuda

@@ -5,10 +5,16 @@
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <tuple>
+#include <vector>
 
 #include "cuda/cuda.h"
 #include "samebits/quantize.h"
+#include "samebits/rules.h"
 #include "torch/view.h"
 
 namespace samebits::torch_ops {
@@ -36,6 +42,36 @@ const DeviceInfo& cuda_device(int64_t index) {
   return devices[static_cast<size_t>(index)];
 }
 
+// What load_rules() read last. Earlier sets are kept: a call on another thread may still look at one.
+std::atomic<const RuleSet*> loaded_rules = nullptr;
+
+/// The rules that choose() asks. Throws Error if they were loaded and hold for no GPU of this process.
+const RuleSet* rules_for(const DeviceInfo& device) {
+  const RuleSet* rules = loaded_rules;
+  if (!rules || device.is_cpu() || rules->holds_for(device)) return rules;
+  for (const DeviceInfo& other : cuda_devices())
+    if (rules->holds_for(other)) return nullptr;
+  check_rules(*rules, device);
+  return nullptr;
+}
+
+// Without `check` no GPU is touched: a process may fork after `import samebits`, and CUDA does not survive that.
+std::string load_rules_op(std::string path, bool check) {
+  if (path.empty()) {
+    loaded_rules = nullptr;
+    return "";
+  }
+  auto rules = std::make_unique<RuleSet>(load_rules(path));
+  const auto holds = [&](const DeviceInfo& device) { return rules->holds_for(device); };
+  if (check && std::none_of(cuda_devices().begin(), cuda_devices().end(), holds))
+    check_rules(*rules, cuda_devices().empty() ? cpu_device() : cuda_devices().front());
+  static std::mutex mutex;
+  static std::vector<std::unique_ptr<const RuleSet>> all;
+  const std::lock_guard lock(mutex);
+  loaded_rules = all.emplace_back(std::move(rules)).get();
+  return fmt::format("{:016x}", loaded_rules.load()->digest);
+}
+
 Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
   return torch::stable::new_empty(like, shape, dtype);
 }
@@ -47,7 +83,8 @@ void run(const GemmProblem& problem, const Place& place, const Tensor& like, Ove
   if (problem.m() == 0 || problem.n() == 0) return;
   Launch launch = place.launch();
   launch.overlap = overlap;
-  const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype);
+  const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype,
+                           rules_for(*launch.device));
   std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel
   if (plan.workspace_bytes > 0) {
     workspace = empty(like, {plan.workspace_bytes}, ScalarType::Byte);
@@ -190,7 +227,7 @@ Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype)
 
 std::string kernel(int64_t device, std::string order, int64_t m, int64_t n, int64_t k, ScalarType out_dtype) {
   const DeviceInfo& info = device < 0 ? cpu_device() : cuda_device(device);
-  return std::string(choose(info, parse_order(order), m, n, k, dtype_of("out", out_dtype)).kernel);
+  return std::string(choose(info, parse_order(order), m, n, k, dtype_of("out", out_dtype), rules_for(info)).kernel);
 }
 
 }  // namespace
@@ -230,6 +267,7 @@ STABLE_TORCH_LIBRARY(samebits, m) {
   m.def("quantize_weight(Tensor w, bool per_channel=True) -> (Tensor q, Tensor scale)");
   m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
   m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype) -> str");
+  m.def("load_rules(str path, bool check) -> str");
 }
 
 #define SAMEBITS_TORCH_IMPL(key)                                                     \
@@ -248,4 +286,5 @@ SAMEBITS_TORCH_IMPL(CPU)
 SAMEBITS_TORCH_IMPL(CUDA)
 STABLE_TORCH_LIBRARY_IMPL(samebits, CompositeExplicitAutograd, m) {
   m.impl("kernel", TORCH_BOX(&samebits::torch_ops::kernel));
+  m.impl("load_rules", TORCH_BOX(&samebits::torch_ops::load_rules_op));
 }

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = "SamebitsFP8ScaledMMLinearKernel"
 THEIRS = ["MarlinFP8ScaledMMLinearKernel", "CutlassFP8ScaledMMLinearKernel"]
 OPTIONS = ("VLLM_BATCH_INVARIANT", "VLLM_PLUGINS", "VLLM_DISABLED_KERNELS", "SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER")
+SHOWN_RULES = "0123456789abcdef"
 
 
 def forget_vllm() -> None:
@@ -92,6 +93,15 @@ def test_the_switch_decides_and_registering_again_changes_nothing(fake, monkeypa
     on = OURS in expected
     assert ("SAMEBITS_VLLM_KERNEL" in envs.environment_variables) == on  # else another arm's compile cache is used
     assert any(k.__name__ == OURS for k in linear._LINEAR_BACKEND_KERNEL_MAP["cutlass"]) == on
+
+
+def test_the_compile_cache_key_has_the_rules(fake, monkeypatch):
+    plugin.register()
+    key = sys.modules["vllm.envs"].environment_variables["SAMEBITS_VLLM_KERNEL"]
+    without = key()
+    assert without.endswith(" no rules")
+    monkeypatch.setattr(samebits, "rules_digest", lambda: SHOWN_RULES)
+    assert key() == without.replace("no rules", SHOWN_RULES)
 
 
 def test_it_is_a_subclass_of_what_batch_invariant_layers_look_for(fake):

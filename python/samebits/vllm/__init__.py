@@ -8,6 +8,7 @@ Environment:
     SAMEBITS_VLLM: ``auto`` (the default: with VLLM_BATCH_INVARIANT=1), ``always`` or ``never``.
     SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: the tokens of vLLM's own batch-invariant
         kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
+    SAMEBITS_RULES: a rules file of ``samebits tune``, read when samebits is imported. It chooses kernels, never bits.
 """
 
 import os

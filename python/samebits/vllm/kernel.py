@@ -115,6 +115,10 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 
+def _cache_key() -> str:
+    return f"{samebits.__version__} {ORDER} {_quantizer} {samebits.rules_digest() or 'no rules'}"
+
+
 def install(quantizer: str) -> None:
     """Puts the class first in vLLM's list for CUDA, and into the keys of its compile cache. Safe to run again."""
     global _quantizer
@@ -125,7 +129,7 @@ def install(quantizer: str) -> None:
     kernels[:] = [cls, *(kernel for kernel in kernels if kernel is not cls)]
     linear._LINEAR_BACKEND_KERNEL_MAP["cutlass"].add(cls)  # --linear-backend=cutlass filters by this map
     # vLLM's compile cache knows no plugins: without an entry of ours it would run a graph compiled without samebits.
-    envs.environment_variables["SAMEBITS_VLLM_KERNEL"] = lambda: f"{samebits.__version__} {ORDER} {_quantizer}"
+    envs.environment_variables["SAMEBITS_VLLM_KERNEL"] = _cache_key
     if first:
         missing = "; ".join(NOT_COVERED)
         logger.info_once("samebits %s is first for FP8 linears. Not covered: %s.", samebits.__version__, missing)

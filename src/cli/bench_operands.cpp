@@ -1,0 +1,102 @@
+// See bench_operands.h.
+#include "cli/bench_operands.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "core/generator.h"
+#include "numerics/formats.h"
+
+namespace samebits::cli {
+namespace {
+
+constexpr int64_t kRotateBytes = 200 << 20;  // four times the 50 MB of L2 that an H100 and an H200 have
+constexpr size_t kPoolBytes = 4194301;       // a prime, so that a matrix cut from the repeated pool has no equal rows
+// Of outputs [M,N]: the one written, the Order's with either scales, and cuBLASLt's own with three ways of calling it.
+constexpr int kGpuOutputs = 6, kCpuOutputs = 2;
+
+// FP8 codes as quantization leaves them: about normal, standard deviation 60. Zeros or constants would draw less power
+// and flatter the clocks.
+std::vector<uint8_t> make_pool(uint64_t key) {
+  std::vector<uint8_t> normal(1 << 16);
+  for (size_t i = 0; i < normal.size(); ++i) {
+    const float z = static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / 37837.0f;
+    normal[i] = static_cast<uint8_t>(encode(kFormatE4m3, 60.0f * z));
+  }
+  std::vector<uint8_t> codes(kPoolBytes);
+  for (size_t i = 0; i < codes.size(); i += 4) {
+    const uint64_t r = mix(key + 0x9e3779b97f4a7c15ull * i);
+    for (size_t j = 0; j < std::min<size_t>(4, codes.size() - i); ++j) codes[i + j] = normal[(r >> (16 * j)) & 0xffff];
+  }
+  return codes;
+}
+
+const std::vector<uint8_t>& pool(CodeStream stream) {
+  static const std::vector<uint8_t> kTokens = make_pool(1), kWeights = make_pool(2);
+  return stream == CodeStream::kTokens ? kTokens : kWeights;
+}
+
+}  // namespace
+
+int copies_past_l2(const DeviceInfo& device, int64_t weight_bytes) {
+  return device.is_cpu() ? 1 : static_cast<int>(std::clamp<int64_t>(kRotateBytes / weight_bytes + 1, 2, 64));
+}
+
+Memory random_codes(const Place& place, CodeStream stream, size_t bytes, int copies) {
+  const std::vector<uint8_t>& codes = pool(stream);
+  Memory memory(place, bytes * static_cast<size_t>(copies));
+  for (size_t copy = 0; copy < memory.size(); copy += bytes)
+    for (size_t i = 0; i < bytes; i += codes.size())
+      memory.upload(codes.data(), std::min(codes.size(), bytes - i), copy + i);
+  return memory;
+}
+
+Memory random_scales(const Place& place, int64_t count, uint64_t key) {
+  std::vector<float> scales(static_cast<size_t>(count));
+  for (size_t i = 0; i < scales.size(); ++i)
+    scales[i] = 0.001f + static_cast<float>(mix(key + i) >> 40) * (0.01f / (1 << 24));
+  Memory memory(place, scales.size() * sizeof(float));
+  memory.upload(scales.data(), memory.size());
+  return memory;
+}
+
+Operands::Operands(const Place& place, Shape shape, int64_t max_m)
+    : shape_(shape),
+      copies_(copies_past_l2(place.device(), shape.n * shape.k)),
+      a_(random_codes(place, CodeStream::kTokens, static_cast<size_t>(max_m * shape.k))),
+      b_(random_codes(place, CodeStream::kWeights, static_cast<size_t>(shape.n * shape.k), copies_)),
+      scale_a_(random_scales(place, max_m, 3)),
+      scale_b_(random_scales(place, shape.n, 4)) {}
+
+GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, ScaleKind scales) const {
+  const auto* weights = static_cast<const std::byte*>(b_.data());
+  const auto *scale_a = static_cast<const float*>(scale_a_.data()),
+             *scale_b = static_cast<const float*>(scale_b_.data());
+  const bool per_row = scales == ScaleKind::kPerRow;
+  GemmProblem p;
+  p.order = order;
+  p.a = ConstView(a_.data(), Dtype::kE4m3, m, shape_.k);
+  p.b = ConstView(weights + copy * shape_.n * shape_.k, Dtype::kE4m3, shape_.n, shape_.k);
+  p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);
+  p.scale_b = per_row ? Scales::per_row(scale_b, shape_.n) : Scales::per_tensor(scale_b);
+  p.out = View(out, Dtype::kBf16, m, shape_.n);
+  return p;
+}
+
+void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m) {
+  // In double: the products of three numbers up to 2^31 pass 2^63.
+  const double m = static_cast<double>(max_m), n = static_cast<double>(shape.n), k = static_cast<double>(shape.k);
+  const int outputs = device.is_cpu() ? kCpuOutputs : kGpuOutputs;
+  const double held = m * k + copies_past_l2(device, shape.n * shape.k) * n * k + outputs * 2 * m * n;
+  const double memory = device.is_cpu()
+                            ? static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))
+                            : static_cast<double>(device.memory);
+  if (held > memory)
+    throw Error(ErrorCode::kBadInput, fmt::format("m={} n={} k={} takes {:.1f} GB of memory; {} has {:.1f} GB", max_m,
+                                                  shape.n, shape.k, held / 1e9, describe(device), memory / 1e9));
+}
+
+}  // namespace samebits::cli

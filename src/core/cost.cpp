@@ -1,0 +1,42 @@
+// See cost.h.
+#include "core/cost.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace samebits {
+namespace {
+
+// H100 SXM: 2619 MHz, both edges, 5120 bits. For a device that does not say.
+constexpr int kUsualGbps = 3352;
+
+constexpr double kL2Bytes = 50 << 20;  // of an H100 and an H200
+constexpr double kMostSpilled = 4;     // past four times the L2 nothing is found there anyway
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+double fourth(double x) { return x * x * x * x; }
+
+}  // namespace
+
+Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n) {
+  const int64_t rows = tile.swapped ? n : m, cols = tile.swapped ? m : n;
+  const int64_t clusters =
+      ceil_div(rows, int64_t{tile.m} * tile.cluster_m) * ceil_div(cols, int64_t{tile.n} * tile.cluster_n);
+  const int64_t slots = std::max(1, device.sms / (tile.cluster_m * tile.cluster_n));
+  return {static_cast<double>(ceil_div(clusters, slots)), static_cast<double>(clusters) / static_cast<double>(slots)};
+}
+
+double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
+  const Cost& cost = tile.cost;
+  if (cost.launch_us == 0) return std::numeric_limits<double>::infinity();
+  const auto [whole, exact] = waves(tile, device, m, n);
+  const double dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
+  const double spilled = std::min(kMostSpilled, dk * (dm + dn) / kL2Bytes);
+  const double loop = cost.k_us * dk / 1000 * (1 + cost.contention * std::min(1.0, exact) + cost.spill * spilled);
+  const double bytes = dk * (dm + dn) + dm * dn * (tile.out == OutKind::kFloat ? 4 : 2);
+  const double stream = cost.memory * bytes / (1e3 * (device.gbps > 0 ? device.gbps : kUsualGbps));
+  return cost.launch_us + std::sqrt(std::sqrt(fourth(whole * (cost.tile_us + loop)) + fourth(stream)));
+}
+
+}  // namespace samebits
