@@ -1,0 +1,71 @@
+"""bench/vllm_latency.py and bench/vllm_tokens.py as they run, with a vLLM that answers at once (fake_vllm.BENCH)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fake_vllm import BENCH
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a script of bench/ in a process of its own, writing to tmp_path / "out"."""
+    for name, text in BENCH.items():
+        path = tmp_path / "vllm" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def call(script, *args):
+        command = [sys.executable, ROOT / "bench" / script, "--out", tmp_path / "out", *args]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return call
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_latency_measures_every_arm(run, tmp_path):
+    done = run("vllm_latency.py", "--batch-sizes", "8", "64", "--iterations", "2", "--", "--enforce-eager")
+    assert done.returncode == 0, done.stdout
+    rows = lines(tmp_path / "out" / "latency.jsonl")
+    assert [(row["batch"], row["arm"]) for row in rows] == [
+        (batch, arm) for batch in (8, 64) for arm in ("default", "fallback", "vllm", "samebits")
+    ]
+    assert [row["kernels"] for row in rows[2:4]] == [
+        ["CutlassFP8ScaledMMLinearKernel"], ["SamebitsFP8ScaledMMLinearKernel"],
+    ]  # fmt: skip
+    assert all(row["p50_s"] == row["batch"] / 100 and len(row["latencies_s"]) == 2 for row in rows)
+    assert "--enforce-eager" in (tmp_path / "out" / "samebits-8.log").read_text()
+
+
+@pytest.mark.parametrize("script", ["vllm_latency.py", "vllm_tokens.py"])
+def test_an_arm_with_another_kernel_is_an_error(run, monkeypatch, script):
+    monkeypatch.setenv("FAKE_KERNEL", "MarlinFP8ScaledMMLinearKernel")
+    done = run(script, "--arms", "samebits")
+    assert done.returncode == 1
+    assert "arm samebits: vLLM's log names the kernels ['MarlinFP8ScaledMMLinearKernel']" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("disturb", "sentence"),
+    [
+        ("", "as it should be"),
+        ("samebits-batch", "samebits: prompts differ from alone: {'alone': 0, 'batch': 8, 'crowded': 8}"),
+        ("samebits-token", "samebits: other token ids or logprobs than vLLM's batch-invariant kernel"),
+        ("default-invariant", "default: the control arm does not depend on the batch, so this test shows nothing"),
+        ("vllm-constant", "vllm: only 1 of 8 prompts differ from each other"),
+    ],
+)
+def test_tokens_verdict(run, tmp_path, monkeypatch, disturb, sentence):
+    monkeypatch.setenv("FAKE_DISTURB", disturb)
+    done = run("vllm_tokens.py")
+    assert done.returncode == (1 if disturb else 0) and sentence in done.stdout.splitlines(), done.stdout
+    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits"]
