@@ -91,7 +91,7 @@ endfunction()
 
 function(samebits_add_cuda target)
   if(NOT SAMEBITS_CUDA_ARCHS)
-    target_sources(${target} PRIVATE src/cuda/none.cpp src/cuda/no_tables.cpp)
+    target_sources(${target} PRIVATE src/cuda/none.cpp src/cuda/no_tables.cpp src/cuda/ring.cpp)
     return()
   endif()
   # The small kernels are the same source for every architecture: one object, all of them.

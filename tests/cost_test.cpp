@@ -28,7 +28,7 @@ Tile tile(int m, int n, int cluster_m, int cluster_n, bool swapped) {
 }
 
 void expect_waves(const Tile& t, int sms, int64_t m, int64_t n, double whole, double exact) {
-  const Waves w = waves(t, hopper(sms, 3352), m, n);
+  const Waves w = waves(t, hopper(sms, 3352), m, n, 4096);
   EXPECT_EQ(w.whole, whole) << sms << " SMs, m=" << m << " n=" << n;
   EXPECT_DOUBLE_EQ(w.exact, exact) << sms << " SMs, m=" << m << " n=" << n;
 }

@@ -50,6 +50,19 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrder) {
   EXPECT_GE(ran, 100);
 }
 
+// More output tiles than a GPU has SMs, so that each block runs several: what only the second one can get wrong.
+TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderOverManyTiles) {
+  if (device().is_cpu()) GTEST_SKIP() << "the CPU backend has no tiles";
+  Random random{14};
+  for (Order order : {Order::kHopperFast, Order::kHopperPromoted})
+    for (int64_t k : {80, 1040}) {
+      const HostProblem p = random_problem(random, order, Data::kNormal, 5200, 1296, k);
+      const Matrix want = expected(p);
+      for (std::string_view kernel : kernels(device(), order))
+        ASSERT_TRUE(same_bits(run(device(), p, kernel).view(), want.view())) << kernel << " k=" << k;
+    }
+}
+
 // NaN, infinity, zero, subnormal and huge scales and biases, NaN operands and a row of zeros, through every row.
 TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderAtTheEdges) {
   Random random{11};

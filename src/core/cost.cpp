@@ -5,7 +5,12 @@
 #include <cmath>
 #include <limits>
 
+#include "cuda/ring.h"
+
 namespace samebits {
+
+using cuda::ceil_div;
+
 namespace {
 
 // H100 SXM: 2619 MHz, both edges, 5120 bits. For a device that does not say.
@@ -14,12 +19,17 @@ constexpr int kUsualGbps = 3352;
 constexpr double kL2Bytes = 50 << 20;  // of an H100 and an H200
 constexpr double kMostSpilled = 4;     // past four times the L2 nothing is found there anyway
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 double fourth(double x) { return x * x * x * x; }
 
 }  // namespace
 
-Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n) {
+Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
+  if (tile.schedule.starts_with("Ring")) {  // these rows fit their tiles to the device themselves
+    const cuda::RingShape shape{tile.m / 64, tile.n, tile.k / cuda::kChunkBytes, tile.cluster_m, 0, true};
+    const cuda::RingGeometry g = ring_geometry(shape, m, n, k, device.sms, device.shared_memory);
+    const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
+    return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots};
+  }
   const int64_t rows = tile.swapped ? n : m, cols = tile.swapped ? m : n;
   const int64_t clusters =
       ceil_div(rows, int64_t{tile.m} * tile.cluster_m) * ceil_div(cols, int64_t{tile.n} * tile.cluster_n);
@@ -30,7 +40,7 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n) {
 double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
   const Cost& cost = tile.cost;
   if (cost.launch_us == 0) return std::numeric_limits<double>::infinity();
-  const auto [whole, exact] = waves(tile, device, m, n);
+  const auto [whole, exact] = waves(tile, device, m, n, k);
   const double dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
   const double spilled = std::min(kMostSpilled, dk * (dm + dn) / kL2Bytes);
   const double loop = cost.k_us * dk / 1000 * (1 + cost.contention * std::min(1.0, exact) + cost.spill * spilled);

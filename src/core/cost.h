@@ -11,8 +11,9 @@ struct Waves {
   double exact;  ///< output tiles over blocks that run at once
 };
 
-/// Tiles are cut along N and M, clusters are never split, and a device holds sms / (blocks of a cluster) clusters.
-Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n);
+/// Tiles are cut along N and M, clusters are never split, and a device holds sms / (blocks of a cluster) clusters; a
+/// Ring row's tiles are those of cuda/ring.h.
+Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k);
 
 /// Microseconds that `tile` takes for [M,K] x [N,K] in a stream of such calls; infinity if nobody measured the row.
 ///

@@ -9,8 +9,7 @@ namespace samebits::cuda {
 // The wave model. A 64-row MMA block costs the same however many rows it holds, so fewer rows for each block are free
 // as long as loading them is the bottleneck: they spread a small weight over all SMs and even out the last wave.
 // Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes.
-RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms,
-                                  int64_t shared_memory) {
+RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms, int64_t shared_memory) {
   constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
   constexpr int kStatic = 512;  // barriers, which are no dynamic memory but count
   RingGeometry g{};
@@ -20,7 +19,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
   g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
   // A cluster lies in one GPC, and Hopper's hold 16 or 18 SMs: clusters of 4 leave two SMs of the larger ones idle.
-  const int64_t slots = (s.cluster > 2 ? sms / 8 * 8 : sms) / s.cluster;
+  const int64_t slots = std::max(1, (s.cluster > 2 && sms > 8 ? sms / 8 * 8 : sms) / s.cluster);
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
@@ -33,6 +32,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
     g.rows = rows;
     g.tiles_x = static_cast<int>(tiles_x);
   }
+  g.slots = static_cast<int>(slots);
   g.clusters = static_cast<int>(std::min<int64_t>(slots, static_cast<int64_t>(g.tiles_x) * g.tiles_y));
   const double along = std::sqrt(static_cast<double>(slots) * s.cols / (g.rows * s.blocks * s.cluster));
   g.group = std::max(1, static_cast<int>(std::lround(along)));

@@ -1,6 +1,6 @@
-// One row of a Hopper table that CUTLASS's collectives do not cover: a persistent kernel whose producer warp keeps a ring
-// of shared-memory stages full and whose warpgroups multiply (wgmma). The weight is the MMA's first operand.
-// What it adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
+// One row of a Hopper table that CUTLASS's collectives do not cover: a persistent kernel whose producer warp keeps a
+// ring of shared-memory stages full and whose warpgroups multiply (wgmma). The weight is the MMA's first operand. What
+// it adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
 // Overlap::kWeight the ring fills with weights before the previous kernel of the stream has ended.
 #pragma once
 #include <cuda.h>
@@ -8,14 +8,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-
-#include <cute/arch/copy_sm90.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
-#include <cute/arch/mma_sm90.hpp>
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/grid_dependency_control.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/float8.h>
+#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/arch/mma_sm90.hpp>
 
 #include <algorithm>
 #include <utility>
@@ -47,28 +46,32 @@ constexpr int blocks_each(RingSchedule s, int tile_m) { return tile_m / 64 / (s 
 template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
 struct Ring {
   static constexpr int kWarpgroups = warpgroups(kSchedule);
-  static constexpr bool kTurns = kSchedule == RingTurns;  // one's epilogue runs under the other's multiplications
+  static constexpr bool kTurns = kSchedule == RingTurns;     // one's epilogue runs under the other's multiplications
   static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
   static constexpr bool kPromoted = spec(kOrder).promote_every != 0;
   static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
   static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
   static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
   using E = cutlass::float_e4m3_t;
-  using Atom = decltype(cute::SM90::GMMA::ss_op_selector<E, E, float, cute::Shape<cute::_64, cute::Int<kCols>, cute::_32>,
-                                                         cute::GMMA::Major::K, cute::GMMA::Major::K>());
+  using Atom =
+      decltype(cute::SM90::GMMA::ss_op_selector<E, E, float, cute::Shape<cute::_64, cute::Int<kCols>, cute::_32>,
+                                                cute::GMMA::Major::K, cute::GMMA::Major::K>());
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
   static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : 32);
-  static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32, kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
-  static constexpr int kPass = kCols <= 64 ? kCols : kCols % 64 == 0 ? 64 : 48;  // token columns that the epilogue stages at once
+  static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32,
+                       kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
+  static constexpr int kPass = kCols <= 64       ? kCols
+                               : kCols % 64 == 0 ? 64
+                                                 : 48;  // token columns that the epilogue stages at once
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static_assert(kCols % kPass == 0 && kPass % 8 == 0);
-  static constexpr int kRowBytes = 128;  // 64 channels of 16 bits
+  static constexpr int kRowBytes = 128;              // 64 channels of 16 bits
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
   static constexpr int kStagingBytes = kWarpgroups * (kPass * kRowBytes + kCols * 4);
-  static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks, kCluster,
-                                    kStagingBytes,      kWarpgroups > 1 || kCols > 64};
+  static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks,
+                                    kCluster,           kStagingBytes, kWarpgroups > 1 || kCols > 64};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
@@ -155,7 +158,7 @@ struct Ring {
     }
     cutlass::arch::wait_on_dependent_grids();
     cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
-    Position to{0, 1};  // a fresh barrier counts as released
+    Position to{0, 1};                        // a fresh barrier counts as released
     for (; !ended(p, at); advance(p, at), to.advance(p.g.stages)) {
       empty[to.stage].wait(to.phase);
       if (filled > 0)
@@ -173,7 +176,8 @@ struct Ring {
     return kHigh | (start | 1u << 16);
   }
   template <size_t... kI>
-  static __device__ void multiply(float (&d)[kAcc], uint64_t x, uint64_t y, bool accumulate, std::index_sequence<kI...>) {
+  static __device__ void multiply(float (&d)[kAcc], uint64_t x, uint64_t y, bool accumulate,
+                                  std::index_sequence<kI...>) {
     Atom::fma(x, y, d[kI]..., accumulate ? cute::GMMA::ScaleOut::One : cute::GMMA::ScaleOut::Zero);
   }
   static __device__ void fence(float (&d)[kBlocks][kAcc]) {
@@ -191,7 +195,8 @@ struct Ring {
     const auto release = [&](int stage) {
       if (lane < kCluster) empty[stage].arrive(lane);
     };
-    // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's multiplications.
+    // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's
+    // multiplications.
     constexpr int kLeadBarrier = kWarpgroups + 1, kTurnBarrier = kWarpgroups + 1;
     const int lead = min(p.g.stages - 1, p.steps) - 1;
     if (kLeads && warpgroup == 1 && lead >= 0) cutlass::arch::NamedBarrier::sync(256, kLeadBarrier);
@@ -227,7 +232,8 @@ struct Ring {
       next(p, tile, 1);
     }
     for (; !ended(p, tile); next(p, tile, kTurns ? 2 : 1)) {
-      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its data.
+      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its
+      // data.
       if (kTurns && tile.tile != first_tile) cutlass::arch::NamedBarrier::sync(256, kTurnBarrier + warpgroup);
       const float my_scale = load_scale(p, tile.y);
       const float my_scale2 = kCols > 128 ? load_scale(p, tile.y + 128) : 0.0f;
@@ -306,7 +312,7 @@ struct Ring {
       const int t = threadIdx.x % 128;
       if (t < kCols) scales[t] = my_scale;
       if (kCols > 128 && t + 128 < kCols) scales[t + 128] = my_scale2;
-      const auto& result = [&]() -> const float (&)[kBlocks][kAcc] {
+      const auto& result = [&]() -> const float(&)[kBlocks][kAcc] {
         if constexpr (kPromoted)
           return total;
         else
@@ -353,8 +359,8 @@ struct Ring {
     return reinterpret_cast<const uint32_t&>(h);
   }
 
-  // The contract's epilogue: t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)). Channels are the
-  // accumulator's rows, so 8x8 blocks are transposed on their way through shared memory (stmatrix.trans).
+  // The contract's epilogue: t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)). Channels are
+  // the accumulator's rows, so 8x8 blocks are transposed on their way through shared memory (stmatrix.trans).
   static __device__ void store(const RingParams& p, const float (&d)[kAcc], const Channels& channels, int x, int y,
                                const float* scales, uint8_t* staging) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
@@ -485,6 +491,6 @@ const TileKernel Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::kKe
   namespace samebits::cuda::sm90 {                                                                                    \
   static_assert(cluster_n == 1 && OutKind::k##out == OutKind::kHalf, "a Ring row swaps operands and writes 16 bits"); \
   extern const TileKernel kernel_##name;                                                                              \
-  const TileKernel kernel_##name =                                                                                    \
-      Ring<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n, tile_k / kChunkBytes, cluster_m>::kKernel; \
+  const TileKernel kernel_##name = Ring<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,             \
+                                        tile_k / kChunkBytes, cluster_m>::kKernel;                                    \
   }

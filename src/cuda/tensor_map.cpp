@@ -35,15 +35,14 @@ CUtensorMap tensor_map(const char* what, const ConstView& v, int chunk_bytes, in
                              whole ? static_cast<cuuint32_t>(chunks) : 1},
                    steps[3] = {1, 1, 1};
   CUtensorMap map;
-  const CUresult result =
-      encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 3, const_cast<void*>(v.data), sizes, strides, box, steps,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 3, const_cast<void*>(v.data), sizes, strides,
+                                    box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
-    throw Error(ErrorCode::kDeviceFault,
-                std::string(what) + ": cuTensorMapEncodeTiled returned " + std::to_string(result) + " for [" +
-                    std::to_string(v.rows) + "," + std::to_string(v.cols) + "], row stride " +
-                    std::to_string(v.row_stride) + ", box of " + std::to_string(box_rows) + " rows");
+    throw Error(ErrorCode::kDeviceFault, std::string(what) + ": cuTensorMapEncodeTiled returned " +
+                                             std::to_string(result) + " for [" + std::to_string(v.rows) + "," +
+                                             std::to_string(v.cols) + "], row stride " + std::to_string(v.row_stride) +
+                                             ", box of " + std::to_string(box_rows) + " rows");
   return map;
 }
 

@@ -15,14 +15,15 @@ inline bool whole_chunks(const ConstView& view, int chunk_bytes) {
   return view.cols * static_cast<int64_t>(size_of(view.dtype)) % chunk_bytes == 0;
 }
 
-/// Boxes of `box_rows` rows of `view` and of `chunks` chunks of `chunk_bytes` bytes (of one where chunks are not whole),
-/// chunk by chunk, with the 128-byte swizzle; what lies outside reads as zero. `what` names the operand in errors.
+/// Boxes of `box_rows` rows of `view` and of `chunks` chunks of `chunk_bytes` bytes (of one where chunks are not
+/// whole), chunk by chunk, with the 128-byte swizzle; what lies outside reads as zero. `what` names the operand in
+/// errors.
 CUtensorMap tensor_map(const char* what, const ConstView& view, int chunk_bytes, int chunks, int box_rows);
 
 /// Launches `kernel(params)` on launch.stream in clusters of `cluster` blocks, dependent if launch.overlap asks for it.
 template <class Params>
-void launch_kernel(void (*kernel)(Params), const Params& params, int blocks, int threads, int shared_memory, int cluster,
-                   const Launch& launch) {
+void launch_kernel(void (*kernel)(Params), const Params& params, int blocks, int threads, int shared_memory,
+                   int cluster, const Launch& launch) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory), "shared memory");
   // Note: the driver's own choice leaves no room for a block of the next kernel beside this one.
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),

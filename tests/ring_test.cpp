@@ -1,0 +1,54 @@
+// How a Ring kernel cuts a problem: by hand, and over random shapes what any geometry must hold.
+#include "cuda/ring.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace samebits::cuda {
+namespace {
+
+constexpr int64_t kShared = 232448;  // bytes a block may have on Hopper
+constexpr RingShape kDecode{1, 8, 4, 1, 1056, false}, kWide{2, 256, 1, 2, 18432, true},
+    kTall{3, 192, 1, 1, 26880, true};
+
+TEST(RingTest, ASmallWeightIsSpreadOverAllSMs) {
+  const RingGeometry g = ring_geometry(kDecode, 1, 2048, 6144, 132, kShared);
+  EXPECT_EQ(g.rows, 16);  // 64 rows would leave 100 of 132 SMs idle
+  EXPECT_EQ(g.clusters, 128);
+  EXPECT_EQ(g.tiles_x * g.tiles_y, 128);
+}
+
+TEST(RingTest, ALargeWeightFillsTheLastWave) {
+  const RingGeometry g = ring_geometry(kDecode, 8, 28672, 4096, 132, kShared);
+  EXPECT_EQ(g.rows, 56);  // 512 tiles, 3.88 waves; 64 rows would be 448 tiles, 3.39 waves
+}
+
+TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
+  EXPECT_EQ(ring_geometry({1, 96, 1, 1, 0, true}, 65, 4096, 4096, 132, kShared).box_cols, 65);
+  EXPECT_EQ(ring_geometry({1, 96, 1, 1, 0, true}, 97, 4096, 4096, 132, kShared).box_cols, 96);
+  EXPECT_EQ(ring_geometry(kDecode, 1, 4096, 4096, 132, kShared).box_cols, 8);  // four chunks in one box: whole atoms
+  EXPECT_EQ(ring_geometry(kWide, 65, 4096, 4096, 132, kShared).box_cols, 40);  // half of 80 for each of two blocks
+}
+
+TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
+  std::mt19937_64 random(1);
+  const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
+  for (int i = 0; i < 100000; ++i) {
+    const RingShape shape = i % 3 == 0 ? kDecode : i % 3 == 1 ? kWide : kTall;
+    const int64_t m = 1 + below(9000), n = 16 * (1 + below(4000)), k = 16 * (1 + below(2000));
+    const int sms = static_cast<int>(1 + below(200));
+    const RingGeometry g = ring_geometry(shape, m, n, k, sms, kShared);
+    ASSERT_GE(int64_t{g.tiles_x} * g.rows * shape.blocks * shape.cluster, n) << m << " " << n << " " << k << " " << sms;
+    ASSERT_GE(int64_t{g.tiles_y} * shape.cols, m) << m << " " << n << " " << k << " " << sms;
+    ASSERT_TRUE(g.rows % 8 == 0 && g.rows >= 8 && g.rows <= 64) << g.rows;
+    ASSERT_TRUE(g.stages >= 2 && g.stages <= kMaxStages) << g.stages;
+    ASSERT_LE(g.shared_memory, kShared - 512) << m << " " << n << " " << k << " " << sms;
+    ASSERT_EQ(g.x_bytes % 1024, 0);
+    ASSERT_EQ(g.y_bytes % 1024, 0);
+    ASSERT_LE(g.clusters, g.slots);
+  }
+}
+
+}  // namespace
+}  // namespace samebits::cuda
