@@ -18,8 +18,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   // Chunks that are loaded together follow each other in whole swizzle atoms of 8 rows.
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
   g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
-  // A cluster lies in one GPC, and Hopper's hold 16 or 18 SMs: clusters of 4 leave two SMs of the larger ones idle.
-  const int64_t slots = std::max(1, (s.cluster > 2 && sms > 8 ? sms / 8 * 8 : sms) / s.cluster);
+  const int64_t slots = std::max(1, sms / s.cluster);
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);

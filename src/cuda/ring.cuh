@@ -232,9 +232,6 @@ struct Ring {
       next(p, tile, 1);
     }
     for (; !ended(p, tile); next(p, tile, kTurns ? 2 : 1)) {
-      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its
-      // data.
-      if (kTurns && tile.tile != first_tile) cutlass::arch::NamedBarrier::sync(256, kTurnBarrier + warpgroup);
       const float my_scale = load_scale(p, tile.y);
       const float my_scale2 = kCols > 128 ? load_scale(p, tile.y + 128) : 0.0f;
       Channels channels[kBlocks];
@@ -246,6 +243,9 @@ struct Ring {
 #pragma unroll
           for (int i = 0; i < kAcc; ++i) total[b][i] = 0.0f;
       }
+      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its
+      // data.
+      if (kTurns && tile.tile != first_tile) cutlass::arch::NamedBarrier::sync(256, kTurnBarrier + warpgroup);
       int previous = -1;
       const auto step_done = [&](int step) {
         if (kLeads && !led && step == lead) {
@@ -254,6 +254,7 @@ struct Ring {
         }
         previous = at.stage;
         at.advance(p.g.stages);
+        if (kTurns && step == p.steps - 1) cutlass::arch::NamedBarrier::arrive(256, kTurnBarrier + 1 - warpgroup);
       };
       if constexpr (kDouble) {  // a partial sum is added while the next one is multiplied
         const auto start = [&](float(&d)[kBlocks][kAcc], int step) {
@@ -304,10 +305,7 @@ struct Ring {
           release(previous);
         }
       }
-      if constexpr (kTurns) {
-        cutlass::arch::NamedBarrier::arrive(256, kTurnBarrier + 1 - warpgroup);
-        skip(p, at);
-      }
+      if constexpr (kTurns) skip(p, at);
       float* scales = reinterpret_cast<float*>(staging + kWarpgroups * kPass * kRowBytes) + warpgroup * kCols;
       const int t = threadIdx.x % 128;
       if (t < kCols) scales[t] = my_scale;
