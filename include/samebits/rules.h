@@ -19,7 +19,7 @@ struct Pick {
   std::string_view kernel;
 };
 
-inline constexpr size_t kMaxPicks = 24;
+inline constexpr size_t kMaxPicks = 32;
 
 /// What was measured of one weight shape [N,K] of an Order: picks with ascending max_m, the unused ones at the end.
 struct ShapeRule {
