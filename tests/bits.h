@@ -116,6 +116,23 @@ inline Matrix fp8_matrix(Random& random, Data kind, int64_t rows, int64_t cols, 
   return m;
 }
 
+/// Random bit patterns of the dtype (NaN, infinity and subnormals among them) or plain numbers.
+inline Matrix float_matrix(Random& random, Dtype dtype, int64_t rows, int64_t cols, int64_t row_stride,
+                           bool all_patterns) {
+  Matrix m(dtype, rows, cols, row_stride);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) {
+      const float value = static_cast<float>((random.uniform() - 0.5) * (random.below(50) ? 4 : 300));
+      const uint32_t bits = static_cast<uint32_t>(random.next());
+      void* p = m.view().at(r, c);
+      if (all_patterns)
+        std::memcpy(p, &bits, size_of(dtype));
+      else
+        store(dtype, p, value);
+    }
+  return m;
+}
+
 /// FP32 scales between 2^-12 and 2^-4 with full significands, now and then negative.
 inline std::vector<float> random_scales(Random& random, int64_t count) {
   std::vector<float> s(static_cast<size_t>(count));

@@ -89,22 +89,6 @@ TEST_P(CudaTest, CompareRowsFindsWhatDiffers) {
 // ---- quantizers: the GPU's bits are the CPU's
 // ------------------------------------------------------------------------
 
-// Random bit patterns of the dtype (NaN, infinity and subnormals among them) or plain numbers.
-Matrix float_matrix(Random& random, Dtype dtype, int64_t rows, int64_t cols, int64_t stride, bool all_patterns) {
-  Matrix m(dtype, rows, cols, stride);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < cols; ++c) {
-      const float value = static_cast<float>((random.uniform() - 0.5) * (random.below(50) ? 4 : 300));
-      const uint32_t bits = static_cast<uint32_t>(random.next());
-      void* p = m.view().at(r, c);
-      if (all_patterns)
-        std::memcpy(p, &bits, size_of(dtype));
-      else
-        store(dtype, p, value);
-    }
-  return m;
-}
-
 struct Device {
   const DeviceInfo* info;
   cuda::Buffer x, q, scale, bound;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "samebits/error.h"
+#include "samebits/gemm.h"
 #include "samebits/types.h"
 
 namespace samebits {
@@ -44,6 +45,26 @@ inline void check_scales(const char* what, const Scales& s, int64_t rows) {
   if (!s.data) bad_input("{}: null pointer", what);
   if (s.cols != 1 || (s.rows != 1 && s.rows != rows))
     bad_input("{}: shape [{},{}], it must be [1,1] or [{},1]", what, s.rows, s.cols, rows);
+}
+
+/// Elements that are not FP8.
+inline void check_float(const char* what, const ConstView& v) {
+  check_view(what, v);
+  if (size_of(v.dtype) == 1) bad_input("{} is {}; it must be bf16, fp16 or fp32", what, name(v.dtype));
+}
+
+/// The FP8 copy of x, which may have more columns for padding.
+inline void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
+  if (q.dtype != Dtype::kE4m3) bad_input("q is {}; it must be e4m3", name(q.dtype));
+  check_written("q", q);
+  if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
+    bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
+}
+
+/// The GPU reads rows at any stride; within a row elements are adjacent.
+inline void check_gpu(const char* what, const ConstView& v, const Launch& launch) {
+  if (!launch.device->is_cpu() && v.col_stride != 1)
+    bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);
 }
 
 }  // namespace samebits

@@ -6,27 +6,6 @@
 #include "cuda/cuda.h"
 
 namespace samebits {
-namespace {
-
-void check_float(const char* what, const ConstView& v) {
-  check_view(what, v);
-  if (size_of(v.dtype) == 1) bad_input("{} is {}; it must be bf16, fp16 or fp32", what, name(v.dtype));
-}
-
-void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
-  if (q.dtype != Dtype::kE4m3) bad_input("q is {}; it must be e4m3", name(q.dtype));
-  check_written("q", q);
-  if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
-    bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
-}
-
-// The GPU quantizers read rows at any stride; within a row elements are adjacent.
-void check_gpu(const char* what, const ConstView& v, const Launch& launch) {
-  if (!launch.device->is_cpu() && v.col_stride != 1)
-    bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);
-}
-
-}  // namespace
 
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch) {
   check_float("x", x);

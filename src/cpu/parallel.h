@@ -4,11 +4,15 @@
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "numerics/float_env.h"
 
 namespace samebits::cpu {
+
+/// Rows of `cols` elements that one task takes: enough work to be worth a thread.
+inline int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, cols)); }
 
 /// Calls body(first, last) on disjoint parts of [0, count) of at least `grain`, on `threads` threads (0: all).
 template <class Body>

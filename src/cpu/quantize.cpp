@@ -27,12 +27,9 @@ HWY_EXPORT(Quantizers);
 
 RowQuantizers quantizers() { return HWY_DYNAMIC_DISPATCH(Quantizers)(); }
 
-// Rows that one task takes: enough work to be worth a thread.
-int64_t grain(int64_t cols) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, cols)); }
-
 template <class Body>
 void for_each_row(const ConstView& v, int threads, const Body& body) {
-  parallel_for(v.rows, grain(v.cols), threads, [&](int64_t first, int64_t last) {
+  parallel_for(v.rows, row_grain(v.cols), threads, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) body(row);
   });
 }

@@ -18,6 +18,10 @@ void quantize_per_token(ConstView, View, float*, const float*, const Launch&) { 
 void quantize_static(ConstView, const float*, View, const Launch&) { no_cuda(); }
 void quantize_weight(ConstView, Granularity, View, float*, const Launch&) { no_cuda(); }
 void dequantize(ConstView, const Scales&, View, const Launch&) { no_cuda(); }
+void rms_norm(const RmsNorm&, View, const Launch&) { no_cuda(); }
+void rms_norm_quantize(const RmsNorm&, View, float*, const float*, const Launch&) { no_cuda(); }
+void silu_mul(ConstView, View, const Launch&) { no_cuda(); }
+void silu_mul_quantize(ConstView, View, float*, const float*, const Launch&) { no_cuda(); }
 void compare_rows(ConstView, ConstView, int64_t, Difference*, void*) { no_cuda(); }
 
 Buffer::Buffer(size_t) { no_cuda(); }
