@@ -95,7 +95,7 @@ function(samebits_add_cuda target)
     return()
   endif()
   # The small kernels are the same source for every architecture: one object, all of them.
-  add_library(samebits_kernels OBJECT src/cuda/quantize.cu src/cuda/compare.cu src/cuda/timing.cu)
+  add_library(samebits_kernels OBJECT src/cuda/quantize.cu src/cuda/rows.cu src/cuda/compare.cu src/cuda/timing.cu)
   set(objects samebits_kernels)
   foreach(arch IN LISTS SAMEBITS_CUDA_ARCHS)
     target_compile_options(samebits_kernels PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})

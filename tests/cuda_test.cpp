@@ -110,14 +110,21 @@ View at(const cuda::Buffer& buffer, const Matrix& like) {
 }
 
 TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
+  struct Extent {
+    int64_t rows, cols, stride;
+  };
+  // Ragged rows, whole vectors, a cluster for few rows, several vectors a thread for many, rows no block can keep.
+  const std::vector<Extent> extents = {{9, 1, 6},           {9, 17, 22},         {9, 1024, 1029},
+                                       {9, 1024, 1032},     {9, 5137, 5142},     {1, 8192, 8192},
+                                       {64, 4096, 4104},    {300, 4096, 4096},   {3, 28672, 28672},
+                                       {280, 14336, 14336}, {140, 32768, 32768}, {2, 300000, 300000}};
   Random random{7};
   const float bound = 1.5f;
   for (Dtype dtype : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
     for (bool all_patterns : {false, true})
-      for (int64_t cols : {1, 17, 1024, 5137})
+      for (const auto& [rows, cols, stride] : extents)
         for (const float* upper_bound : {static_cast<const float*>(nullptr), &bound}) {
-          const int64_t rows = 9;
-          const Matrix x = float_matrix(random, dtype, rows, cols, cols + 5, all_patterns);
+          const Matrix x = float_matrix(random, dtype, rows, cols, stride, all_patterns);
           Matrix want(Dtype::kE4m3, rows, (cols + 15) / 16 * 16), got = want;
           std::vector<float> want_scale(static_cast<size_t>(rows)), got_scale(static_cast<size_t>(rows));
           const Launch launch{.device = &device()};

@@ -1,6 +1,8 @@
 // Checks and dispatches the producers of FP8 activations: the CPU's in src/cpu, the GPU's in src/cuda, the same bits.
 #include "samebits/fused.h"
 
+#include <algorithm>
+
 #include "core/check.h"
 #include "cpu/fused.h"
 #include "cuda/cuda.h"
@@ -15,14 +17,15 @@ void check_same(const char* what, const ConstView& v, const ConstView& x, int64_
               name(x.dtype));
 }
 
-void check_norm(const RmsNorm& norm, const Launch& launch) {
+void check_norm(const RmsNorm& norm, const View& out, const Launch& launch) {
   const ConstView& x = norm.x;
   check_float("x", x);
   check_same("weight", norm.weight, x, 1, x.cols);
   check_gpu("x", x, launch);
   check_gpu("weight", norm.weight, launch);
-  if (!launch.device->is_cpu() && x.cols > cuda::max_norm_cols(x.dtype))
-    bad_input("rms_norm of {} columns of {} on a GPU; at most {}", x.cols, name(x.dtype), cuda::max_norm_cols(x.dtype));
+  if (!launch.device->is_cpu() && std::max(x.cols, out.cols) > cuda::max_norm_cols(x.dtype))
+    bad_input("rms_norm of {} columns of {} into {} on a GPU; at most {}", x.cols, name(x.dtype), out.cols,
+              cuda::max_norm_cols(x.dtype));
   if (!norm.residual && norm.residual_out) bad_input("residual_out without a residual");
   if (!norm.residual) return;
   check_same("residual", norm.residual, x, x.rows, x.cols);
@@ -55,7 +58,7 @@ void check_quantized(const View& q, const float* scale, const ConstView& x, cons
 }  // namespace
 
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch) {
-  check_norm(norm, launch);
+  check_norm(norm, y, launch);
   check_output(y, norm.x, launch);
   if (y.rows == 0 || y.cols == 0) return;
   if (launch.device->is_cpu()) return cpu::rms_norm(norm, y, launch.threads);
@@ -63,7 +66,7 @@ void rms_norm(const RmsNorm& norm, View y, const Launch& launch) {
 }
 
 void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* upper_bound, const Launch& launch) {
-  check_norm(norm, launch);
+  check_norm(norm, q, launch);
   check_quantized(q, scale, norm.x, launch);
   if (q.rows == 0) return;
   if (launch.device->is_cpu()) return cpu::rms_norm_quantize(norm, q, scale, upper_bound, launch.threads);

@@ -1,11 +1,9 @@
-// The quantizers of include/samebits/quantize.h on the GPU: the formulas of docs/contract.md with every rounding
-// spelled out (__fdiv_rn, __fmul_rn), so that no compiler flag can change a bit. Called by src/core/quantize.cpp.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
-
+// Weight quantizers and dequantize on the GPU: the formulas of docs/contract.md with every rounding spelled out
+// (__fdiv_rn, __fmul_rn), so that no compiler flag can change a bit. Called by src/core/quantize.cpp. Activations:
+// rows.cu.
 #include "cuda/cuda.h"
 #include "cuda/error.h"
+#include "cuda/row.cuh"
 
 namespace samebits::cuda {
 namespace {
@@ -13,12 +11,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 132 * 16;
 
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__half x) { return __half2float(x); }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ float to_float(__nv_fp8_e4m3 x) { return static_cast<float>(x); }
-__device__ float to_float(__nv_fp8_e5m2 x) { return static_cast<float>(x); }
-__device__ void from_float(float& y, float x) { y = x != x ? __int_as_float(0x7fffffff) : x; }
+__device__ void from_float(float& y, float x) { y = canonical(x); }
 __device__ void from_float(__half& y, float x) { y = __float2half_rn(x); }
 __device__ void from_float(__nv_bfloat16& y, float x) { y = __float2bfloat16_rn(x); }
 
@@ -28,8 +21,6 @@ __device__ uint8_t to_e4m3(float x) {
   x = x < -kE4m3Max ? -kE4m3Max : x;
   return x != x ? 0x7f : __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
 }
-
-__device__ float scale_of(float absmax) { return fmaxf(__fdiv_rn(absmax, kE4m3Max), kMinScale); }
 
 // max is exact whatever the order, so the tree may have any shape. fmaxf drops NaN, as the contract says.
 __device__ float block_max(float x) {
@@ -50,33 +41,6 @@ __device__ float row_absmax(const T* x, int64_t cols) {
   return block_max(absmax);
 }
 
-template <class T>
-__device__ void divide_row(const T* x, int64_t cols, float scale, uint8_t* q, int64_t q_cols) {
-  for (int64_t i = threadIdx.x; i < q_cols; i += kThreads)
-    q[i] = i < cols ? to_e4m3(__fdiv_rn(to_float(x[i]), scale)) : 0;
-}
-
-template <class T>
-__global__ void per_row_kernel(const T* x, int64_t x_stride, int64_t rows, int64_t cols, uint8_t* q, int64_t q_stride,
-                               int64_t q_cols, float* scale, const float* upper_bound) {
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    float absmax = row_absmax(x + row * x_stride, cols);
-    if (upper_bound) absmax = fminf(absmax, *upper_bound);
-    const float s = scale_of(absmax);
-    if (threadIdx.x == 0) scale[row] = s;
-    divide_row(x + row * x_stride, cols, s, q + row * q_stride, q_cols);
-  }
-}
-
-template <class T>
-__global__ void static_kernel(const T* x, int64_t x_stride, int64_t rows, int64_t cols, uint8_t* q, int64_t q_stride,
-                              int64_t q_cols, const float* scale) {
-  const float reciprocal = __fdiv_rn(1.0f, *scale);
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x)
-    for (int64_t i = threadIdx.x; i < q_cols; i += kThreads)
-      q[row * q_stride + i] = i < cols ? to_e4m3(__fmul_rn(to_float(x[row * x_stride + i]), reciprocal)) : 0;
-}
-
 // Non-negative floats order as their bits do, so an integer atomicMax is the maximum in any order of arrival.
 template <class T>
 __global__ void absmax_kernel(const T* x, int64_t x_stride, int64_t rows, int64_t cols, float* absmax) {
@@ -91,7 +55,8 @@ template <class T>
 __global__ void divide_kernel(const T* x, int64_t x_stride, int64_t rows, int64_t cols, uint8_t* q, int64_t q_stride,
                               const float* scale) {
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x)
-    divide_row(x + row * x_stride, cols, *scale, q + row * q_stride, cols);
+    for (int64_t i = threadIdx.x; i < cols; i += kThreads)
+      q[row * q_stride + i] = to_e4m3(__fdiv_rn(to_float(x[row * x_stride + i]), *scale));
 }
 
 template <class From, class To>
@@ -104,49 +69,18 @@ __global__ void dequantize_kernel(const From* q, int64_t q_stride, int64_t rows,
 
 int blocks_for(int64_t rows) { return static_cast<int>(rows < kMaxBlocks ? rows : kMaxBlocks); }
 
-// Calls f with a typed null pointer of the dtype.
-template <class F>
-void with_float_type(Dtype dtype, F f) {
-  switch (dtype) {
-    case Dtype::kBf16: return f(static_cast<const __nv_bfloat16*>(nullptr));
-    case Dtype::kF16: return f(static_cast<const __half*>(nullptr));
-    default: return f(static_cast<const float*>(nullptr));
-  }
-}
-
-template <class P>
-P as(P, const void* data) {
-  return static_cast<P>(data);
-}
-
 }  // namespace
-
-void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch) {
-  const auto stream = static_cast<cudaStream_t>(launch.stream);
-  with_float_type(x.dtype, [&](auto type) {
-    per_row_kernel<<<blocks_for(x.rows), kThreads, 0, stream>>>(as(type, x.data), x.row_stride, x.rows, x.cols,
-                                                                static_cast<uint8_t*>(q.data), q.row_stride, q.cols,
-                                                                scale, upper_bound);
-  });
-  check(cudaGetLastError(), "quantize_per_token");
-}
-
-void quantize_static(ConstView x, const float* scale, View q, const Launch& launch) {
-  const auto stream = static_cast<cudaStream_t>(launch.stream);
-  with_float_type(x.dtype, [&](auto type) {
-    static_kernel<<<blocks_for(x.rows), kThreads, 0, stream>>>(
-        as(type, x.data), x.row_stride, x.rows, x.cols, static_cast<uint8_t*>(q.data), q.row_stride, q.cols, scale);
-  });
-  check(cudaGetLastError(), "quantize_static");
-}
 
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, const Launch& launch) {
   if (w.rows == 0) return;
-  if (granularity == Granularity::kPerChannel) return cuda::quantize_per_token(w, q, scale, nullptr, launch);
+  // Neither starts early nor lets the next kernel start: a GEMM may fetch its weights before it waits.
+  Launch alone = launch;
+  alone.overlap = Overlap::kNone;
+  if (granularity == Granularity::kPerChannel) return cuda::quantize_per_token(w, q, scale, nullptr, alone);
   const auto stream = static_cast<cudaStream_t>(launch.stream);
   check(cudaMemsetAsync(scale, 0, sizeof(float), stream), "quantize_weight");
   with_float_type(w.dtype, [&](auto type) {
-    const auto data = as(type, w.data);
+    const auto data = static_cast<const typename decltype(type)::type*>(w.data);
     absmax_kernel<<<blocks_for(w.rows), kThreads, 0, stream>>>(data, w.row_stride, w.rows, w.cols, scale);
     scale_kernel<<<1, 1, 0, stream>>>(scale);
     divide_kernel<<<blocks_for(w.rows), kThreads, 0, stream>>>(data, w.row_stride, w.rows, w.cols,
@@ -159,7 +93,7 @@ void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch
   const auto stream = static_cast<cudaStream_t>(launch.stream);
   const auto run = [&](auto* from) {
     with_float_type(out.dtype, [&](auto type) {
-      using To = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+      using To = typename decltype(type)::type;
       dequantize_kernel<<<blocks_for(q.rows), kThreads, 0, stream>>>(from, q.row_stride, q.rows, q.cols, scale.data,
                                                                      scale.is_per_tensor() ? 0 : scale.row_stride,
                                                                      static_cast<To*>(out.data), out.row_stride);

@@ -1,0 +1,247 @@
+// rms_norm, silu_mul and their fused quantizers on every backend: the bits of the reference, whatever the shape of the
+// row, the batch and the strides.
+#include "samebits/fused.h"
+
+#include "numerics/fused.h"
+#include "place.h"
+#include "samebits/quantize.h"
+
+namespace samebits::testing {
+namespace {
+
+constexpr Dtype kFloats[] = {Dtype::kBf16, Dtype::kF16, Dtype::kF32};
+
+// A matrix of the test on the device, or where it is.
+class Operand {
+ public:
+  Operand(const DeviceInfo& device, const Matrix& host) : host_(host), on_cpu_(device.is_cpu()) {
+    if (on_cpu_ || host.bytes.empty()) return;
+    buffer_ = cuda::Buffer(host.bytes.size());
+    buffer_.upload(host.bytes.data(), host.bytes.size());
+  }
+  View view() {
+    View v = host_.view();
+    if (!on_cpu_) v.data = buffer_.data();
+    return v;
+  }
+  Matrix result() {
+    if (!on_cpu_ && buffer_.size()) buffer_.download(host_.bytes.data(), host_.bytes.size());
+    return host_;
+  }
+
+ private:
+  Matrix host_;
+  bool on_cpu_;
+  cuda::Buffer buffer_;
+};
+
+struct Quantized {
+  Matrix q, scale;
+};
+
+// What a producer of q and scales gives for `rows` rows on the device.
+template <class Produce>
+Quantized quantized(const DeviceInfo& device, int64_t rows, int64_t columns, const Produce& produce) {
+  Operand q(device, Matrix(Dtype::kE4m3, rows, columns)), scale(device, Matrix(Dtype::kF32, rows, 1));
+  produce(q.view(), static_cast<float*>(scale.view().data));
+  return {q.result(), scale.result()};
+}
+
+class FusedTest : public ::testing::TestWithParam<const DeviceInfo*> {
+ protected:
+  void SetUp() override {
+    if (!device().is_cpu()) cuda::set_device(device().ordinal);
+  }
+  const DeviceInfo& device() const { return *GetParam(); }
+  Launch launch(Overlap overlap = Overlap::kLaunch) const { return {.device = &device(), .overlap = overlap}; }
+
+  // quantize_per_token on the CPU of what the reference gives.
+  void expect_quantized(const Quantized& got, const Matrix& y, const float* bound) const {
+    Matrix q(Dtype::kE4m3, y.rows, got.q.cols), scale(Dtype::kF32, y.rows, 1);
+    quantize_per_token(y.view(), q.view(), scale.as<float>(), bound);
+    EXPECT_TRUE(same_bits(got.q.view(), q.view())) << name(y.dtype) << " [" << y.rows << "," << y.cols << "]";
+    EXPECT_TRUE(same_bits(got.scale.view(), scale.view())) << name(y.dtype) << " [" << y.rows << "," << y.cols << "]";
+  }
+};
+
+// Rows and columns that meet each way a GPU reads a row: whole vectors and ragged ones, one block and a cluster, one to
+// four vectors a thread, kept in registers and read again; CPU tests are the short ones.
+struct Extent {
+  int64_t rows, cols, stride;
+};
+std::vector<Extent> extents(const DeviceInfo& device) {
+  std::vector<Extent> all = {{3, 1, 1}, {2, 7, 7}, {5, 64, 64}, {4, 129, 136}, {3, 1000, 1000}, {2, 2048, 2056}};
+  if (!device.is_cpu())
+    for (const Extent& e : {Extent{0, 64, 64},
+                            {1, 4096, 4096},
+                            {8, 5120, 5128},
+                            {7, 6144, 6144},
+                            {64, 4096, 4096},
+                            {300, 4096, 4096},
+                            {300, 2048, 2048},
+                            {280, 11008, 11008},
+                            {1, 28672, 28672},
+                            {140, 28672, 28672},
+                            {2, 32768, 32768},
+                            {3, 100000, 100000},
+                            {2, 40001, 40001}})
+      all.push_back(e);
+  return all;
+}
+
+TEST_P(FusedTest, RmsNormAndItsQuantizerHaveTheBitsOfTheReference) {
+  Random random{1};
+  for (Dtype dtype : kFloats)
+    for (const Extent& e : extents(device()))
+      for (bool all_patterns : {false, true})
+        for (bool add : {false, true}) {
+          if (all_patterns && e.cols > 200) continue;  // nothing but NaN
+          const Matrix x = float_matrix(random, dtype, e.rows, e.cols, e.stride, all_patterns);
+          const Matrix weight = float_matrix(random, dtype, 1, e.cols, e.cols, false);
+          const Matrix residual = float_matrix(random, dtype, e.rows, e.cols, e.stride, all_patterns);
+          Matrix h = residual, want(dtype, e.rows, e.cols);
+          RmsNorm host{x.view(), weight.view(), 1e-5f, {}, {}};
+          if (add) host.residual = h.view(), host.residual_out = h.view();
+          reference_rms_norm(host, want.view());
+
+          Operand xs(device(), x), weights(device(), weight);
+          const auto norm = [&](Operand& residuals) {
+            RmsNorm n{xs.view(), weights.view(), 1e-5f, {}, {}};
+            if (add) n.residual = residuals.view(), n.residual_out = residuals.view();
+            return n;
+          };
+          Operand sum(device(), residual), y(device(), Matrix(dtype, e.rows, e.cols));
+          rms_norm(norm(sum), y.view(), launch());
+          ASSERT_TRUE(same_bits(y.result().view(), want.view())) << name(dtype) << " " << e.cols << " add " << add;
+          ASSERT_TRUE(same_bits(sum.result().view(), h.view())) << name(dtype) << " " << e.cols;
+
+          Operand again(device(), residual);
+          const int64_t columns = (e.cols + 15) / 16 * 16 + 16;
+          expect_quantized(quantized(device(), e.rows, columns,
+                                     [&](View q, float* scale) {
+                                       rms_norm_quantize(norm(again), q, scale, nullptr, launch(Overlap::kWeight));
+                                     }),
+                           want, nullptr);
+          ASSERT_TRUE(same_bits(again.result().view(), h.view())) << name(dtype) << " " << e.cols;
+        }
+}
+
+TEST_P(FusedTest, SiluMulAndItsQuantizerHaveTheBitsOfTheReference) {
+  Random random{2};
+  Matrix bound(Dtype::kF32, 1, 1);
+  *bound.as<float>() = 0.75f;
+  Operand bounds(device(), bound);
+  for (Dtype dtype : kFloats)
+    for (const Extent& e : extents(device()))
+      for (bool all_patterns : {false, true})
+        for (bool bounded : {false, true}) {
+          const Matrix x = float_matrix(random, dtype, e.rows, 2 * e.cols, e.cols + e.stride, all_patterns);
+          Matrix want(dtype, e.rows, e.cols);
+          reference_silu_mul(x.view(), want.view());
+          Operand xs(device(), x), y(device(), Matrix(dtype, e.rows, e.cols));
+          silu_mul(xs.view(), y.view(), launch());
+          ASSERT_TRUE(same_bits(y.result().view(), want.view())) << name(dtype) << " " << e.cols;
+          const float* upper = bounded ? static_cast<const float*>(bounds.view().data) : nullptr;
+          expect_quantized(quantized(device(), e.rows, (e.cols + 15) / 16 * 16,
+                                     [&](View q, float* scale) {
+                                       silu_mul_quantize(xs.view(), q, scale, upper, launch(Overlap::kNone));
+                                     }),
+                           want, bounded ? bound.as<float>() : nullptr);
+        }
+}
+
+// Every gate of 16 bits and FP32 gates over all exponents.
+TEST_P(FusedTest, SiluOfEveryGate) {
+  for (Dtype dtype : kFloats) {
+    Matrix x(dtype, 64, 2048), want(dtype, 64, 1024);
+    for (int64_t r = 0; r < 64; ++r)
+      for (int64_t c = 0; c < 1024; ++c) {
+        const int64_t i = r * 1024 + c;
+        const uint32_t bits = static_cast<uint32_t>(dtype == Dtype::kF32 ? i * 65537 : i);
+        std::memcpy(x.view().at(r, c), &bits, size_of(dtype));
+        store(dtype, x.view().at(r, 1024 + c), 1.0f);
+      }
+    reference_silu_mul(x.view(), want.view());
+    Operand xs(device(), x), y(device(), Matrix(dtype, 64, 1024));
+    silu_mul(xs.view(), y.view(), launch());
+    EXPECT_TRUE(same_bits(y.result().view(), want.view())) << name(dtype);
+  }
+}
+
+TEST_P(FusedTest, BatchSizeAndPositionNeverChangeARow) {
+  Random random{3};
+  const int64_t cols = device().is_cpu() ? 512 : 4096, most = device().is_cpu() ? 40 : 600;
+  const Matrix x = float_matrix(random, Dtype::kBf16, most, cols, cols, false);
+  const Matrix weight = float_matrix(random, Dtype::kBf16, 1, cols, cols, false);
+  Operand xs(device(), x), weights(device(), weight);
+  const auto some = [&](int64_t first, int64_t count) {
+    return quantized(device(), count, cols, [&](View q, float* scale) {
+      rms_norm_quantize({xs.view().slice_rows(first, count), weights.view(), 1e-6f, {}, {}}, q, scale, nullptr,
+                        launch());
+    });
+  };
+  const Quantized all = some(0, most);
+  for (int64_t first : {int64_t{0}, int64_t{5}, most - 1})
+    for (int64_t count : {1, 2, 16, 17, 33, 64, 65, 130, 300}) {
+      if (first + count > most) continue;
+      const Quantized part = some(first, count);
+      EXPECT_TRUE(same_bits(part.q.view(), all.q.view().slice_rows(first, count))) << first << " " << count;
+      EXPECT_TRUE(same_bits(part.scale.view(), all.scale.view().slice_rows(first, count))) << first << " " << count;
+    }
+}
+
+// The sum of a norm may go over x instead of the residual.
+TEST_P(FusedTest, ResidualOutMayBeX) {
+  Random random{4};
+  const Matrix x = float_matrix(random, Dtype::kBf16, 9, 1024, 1024, false);
+  const Matrix residual = float_matrix(random, Dtype::kBf16, 9, 1024, 1024, false);
+  const Matrix weight = float_matrix(random, Dtype::kBf16, 1, 1024, 1024, false);
+  Matrix h(Dtype::kBf16, 9, 1024), want(Dtype::kBf16, 9, 1024);
+  reference_rms_norm({x.view(), weight.view(), 1e-6f, residual.view(), h.view()}, want.view());
+  Operand xs(device(), x), residuals(device(), residual), weights(device(), weight), y(device(), want);
+  rms_norm({xs.view(), weights.view(), 1e-6f, residuals.view(), xs.view()}, y.view(), launch());
+  EXPECT_TRUE(same_bits(y.result().view(), want.view()));
+  EXPECT_TRUE(same_bits(xs.result().view(), h.view()));
+  EXPECT_TRUE(same_bits(residuals.result().view(), residual.view()));
+}
+
+INSTANTIATE_TEST_SUITE_P(On, FusedTest, ::testing::ValuesIn(places()), place_name);
+
+TEST(FusedInputTest, BadInputIsRefusedWithTheNumbers) {
+  Matrix x(Dtype::kBf16, 3, 64), weight(Dtype::kBf16, 1, 64), other(Dtype::kF16, 3, 64), q(Dtype::kE4m3, 3, 32);
+  std::vector<float> scale(3);
+  const RmsNorm norm{x.view(), weight.view(), 1e-6f, {}, {}};
+  const auto with = [&](auto change) {
+    RmsNorm n = norm;
+    change(n);
+    return n;
+  };
+  const auto message = [](auto call) -> std::string {
+    try {
+      call();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+      return e.what();
+    }
+    return "accepted";
+  };
+  const auto norm_says = [&](auto change) { return message([&] { rms_norm(with(change), x.view()); }); };
+  EXPECT_EQ(norm_says([&](RmsNorm& n) { n.weight = weight.view().slice_cols(0, 32); }),
+            "weight is [1,32] bf16; it must be [1,64] bf16");
+  EXPECT_EQ(norm_says([&](RmsNorm& n) { n.residual = x.view(), n.residual_out = other.view(); }),
+            "residual_out is [3,64] fp16; it must be [3,64] bf16");
+  EXPECT_EQ(norm_says([&](RmsNorm& n) { n.residual = x.view(); }),
+            "residual_out is [0,0] e4m3; it must be [3,64] bf16");
+  EXPECT_EQ(norm_says([&](RmsNorm& n) { n.residual_out = x.view(); }), "residual_out without a residual");
+  EXPECT_EQ(message([&] { rms_norm(norm, other.view()); }), "y is [3,64] fp16; it must be [3,64] bf16");
+  EXPECT_EQ(message([&] { rms_norm_quantize(norm, q.view(), scale.data(), nullptr); }),
+            "q is [3,32] for an input of [3,64]");
+  EXPECT_EQ(message([&] { silu_mul_quantize(x.view(), q.view(), nullptr, nullptr); }),
+            "scale: null pointer for 3 rows");
+  EXPECT_EQ(message([&] { silu_mul(x.view().slice_cols(0, 63), x.view()); }),
+            "x is [3,63]; it must have an even number of columns, gate and up");
+  EXPECT_EQ(message([&] { silu_mul(q.view(), x.view()); }), "x is e4m3; it must be bf16, fp16 or fp32");
+}
+
+}  // namespace
+}  // namespace samebits::testing
