@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     ("ops", "Ops"),
+    ("fused", "Between linear layers"),
     ("linear", "Fp8Linear"),
     ("convert", "Models"),
     ("huggingface", "Hugging Face"),

@@ -4,14 +4,23 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; :func:`load_rules` takes kernels measured on your
-GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers :func:`rms_norm_quantize`,
+:func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer; :func:`load_rules` takes
+kernels measured on your GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
 :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
 from typing import Any
 
 from .convert import calibrate, convert, explain
+from .fused import (
+    add_rms_norm,
+    add_rms_norm_quantize,
+    rms_norm,
+    rms_norm_quantize,
+    silu_mul,
+    silu_mul_quantize,
+)
 from .linear import Fp8Linear
 from .ops import (
     ORDERS,
@@ -31,6 +40,8 @@ __all__ = [
     "ORDERS",
     "Fp8Linear",
     "SamebitsConfig",
+    "add_rms_norm",
+    "add_rms_norm_quantize",
     "calibrate",
     "convert",
     "cutlass_scaled_mm",
@@ -41,8 +52,12 @@ __all__ = [
     "quantize_per_token",
     "quantize_static",
     "quantize_weight",
+    "rms_norm",
+    "rms_norm_quantize",
     "rules_digest",
     "scaled_mm",
+    "silu_mul",
+    "silu_mul_quantize",
 ]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted")
 """Names of the Orders: each is one way to add products over K, and so one set of output bits."""
 
-_FP8 = torch.float8_e4m3fn
+FP8 = torch.float8_e4m3fn
 
 torch.ops.load_library(str(Path(__file__).parent / "_C.so"))
 _rules = ""  # digest of the loaded rules
@@ -196,27 +196,27 @@ def _(out, a, b, a_scales, b_scales, bias):
 
 @torch.library.register_fake("samebits::quantize_per_token")
 def _(x, scale_ub=None):
-    return x.new_empty(x.shape, dtype=_FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
 
 
 @torch.library.register_fake("samebits::quantize_per_token_padded")
 def _(x, columns, scale_ub=None):
-    return x.new_empty((x.shape[0], columns), dtype=_FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+    return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
 
 
 @torch.library.register_fake("samebits::quantize_static")
 def _(x, scale):
-    return x.new_empty(x.shape, dtype=_FP8)
+    return x.new_empty(x.shape, dtype=FP8)
 
 
 @torch.library.register_fake("samebits::quantize_static_padded")
 def _(x, scale, columns):
-    return x.new_empty((x.shape[0], columns), dtype=_FP8)
+    return x.new_empty((x.shape[0], columns), dtype=FP8)
 
 
 @torch.library.register_fake("samebits::quantize_weight")
 def _(w, per_channel=True):
-    return w.new_empty(w.shape, dtype=_FP8), w.new_empty((w.shape[0] if per_channel else 1,), dtype=torch.float32)
+    return w.new_empty(w.shape, dtype=FP8), w.new_empty((w.shape[0] if per_channel else 1,), dtype=torch.float32)
 
 
 @torch.library.register_fake("samebits::dequantize")

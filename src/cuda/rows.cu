@@ -55,7 +55,7 @@ void launch_kernel(void (*kernel)(Args...), unsigned blocks, const Shape& shape,
     attribute.id = cudaLaunchAttributeClusterDimension;
     attribute.val.clusterDim = {static_cast<unsigned>(shape.blocks), 1, 1};
   }
-  check(cudaLaunchKernelEx(&config, kernel, args...), "rows");
+  check(cudaLaunchKernelEx(&config, kernel, args...), "rows_kernel");
 }
 
 bool on(size_t bytes, const void* data, int64_t stride, size_t size) {
@@ -85,9 +85,9 @@ void run(RowArgs<T> a, int64_t rows, const Launch& launch) {
   constexpr size_t kSize = sizeof(T), kCodes = kElements<T>;
   const bool reads = on(16, a.x, a.x_stride, kSize) && on(16, a.weight, 0, kSize) &&
                      on(16, a.residual, a.residual_stride, kSize) &&
+                     on(16, a.residual_out, a.residual_out_stride, kSize) &&
                      (kProduce != Produce::kSiluMul || on(16, nullptr, a.cols, kSize));
-  const bool writes = on(16, a.residual_out, a.residual_out_stride, kSize) &&
-                      (kOut == Out::kCast ? on(16, a.out, a.out_stride, kSize) : on(kCodes, a.out, a.out_stride, 1));
+  const bool writes = kOut == Out::kCast ? on(16, a.out, a.out_stride, kSize) : on(kCodes, a.out, a.out_stride, 1);
   const bool regular = reads && writes && a.cols % kElements<T> == 0 && a.out_cols % kElements<T> == 0;
   const int64_t count = ceil_div(std::max(a.cols, a.out_cols), kElements<T>);
   const int least = kProduce == Produce::kSiluMul ? 128 : 256;  // the SiLU is twice the work

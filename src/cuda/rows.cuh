@@ -71,7 +71,9 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   const int64_t row = a.first_row + blockIdx.x / a.blocks;
   const int count = kKept ? kVectors : a.vectors;
   const Index cols = static_cast<Index>(a.cols), out_cols = static_cast<Index>(a.out_cols);
-  const auto vector = [&](int i) { return (static_cast<Index>(i) * a.blocks + rank) * blockDim.x + threadIdx.x; };
+  const auto vector = [&](int i) -> Index {
+    return (static_cast<Index>(i) * a.blocks + rank) * static_cast<Index>(blockDim.x) + threadIdx.x;
+  };
   const auto load = [&](const T* from, Index v) -> uint4 {
     const Index col = v * kCount;
     if constexpr (kKept)
@@ -203,8 +205,8 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   for (int i = 0; i < count; ++i) {
     float y[kCount];
     unpack<T>(kKept && kPerToken ? kept[i] : result(i), y);
-    const Index left =
-        cols - vector(i) * kCount;  // what follows the row is padding: zero, where 0 * inverse is NaN too
+    // What follows the row is padding: zero codes, though 0 * inverse may be NaN.
+    const Index left = cols - vector(i) * kCount;
     const auto value = [&](int j) {
       if (!kKept && j >= left) return 0.0f;
       return kPerToken ? quotient(y[j], divisor) : __fmul_rn(y[j], reciprocal);

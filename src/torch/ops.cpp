@@ -72,10 +72,6 @@ std::string load_rules_op(std::string path, bool check) {
   return fmt::format("{:016x}", loaded_rules.load()->digest);
 }
 
-Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  return torch::stable::new_empty(like, shape, dtype);
-}
-
 void run(const GemmProblem& problem, const Place& place, const Tensor& like, Overlap overlap) {
   if (problem.a.cols != problem.b.cols)
     bad_input("a is [{},{}] and b is [{},{}]: their K differs", problem.a.rows, problem.a.cols, problem.b.cols,
@@ -175,14 +171,8 @@ Quantized quantize_per_token_padded(const Tensor& x, int64_t columns, std::optio
   const View view = view_of("x", x);
   Tensor q = empty(x, {view.rows, columns}, ScalarType::Float8_e4m3fn);
   Tensor scale = empty(x, {view.rows, 1}, ScalarType::Float);
-  const float* bound = nullptr;
-  if (scale_ub) {
-    place.check("scale_ub", *scale_ub);
-    if (scale_ub->numel() != 1 || scale_ub->scalar_type() != ScalarType::Float)
-      bad_input("scale_ub has shape {}; it must be one float32 value", shape_of(*scale_ub));
-    bound = static_cast<const float*>(scale_ub->data_ptr());
-  }
-  quantize_per_token(view, view_of("q", q), static_cast<float*>(scale.data_ptr()), bound, place.launch());
+  quantize_per_token(view, view_of("q", q), static_cast<float*>(scale.data_ptr()), upper_bound(place, scale_ub),
+                     place.launch());
   return {q, scale};
 }
 

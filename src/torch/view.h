@@ -1,5 +1,5 @@
-// torch tensors -> views and scales, without copies. Called by ops.cpp. With ops.cpp the only file that knows torch,
-// and only its stable ABI, so that one binary loads with every torch >= 2.11.
+// torch tensors -> views and scales, without copies. Called by ops.cpp and fused.cpp. With them the only file that
+// knows torch, and only its stable ABI, so that one binary loads with every torch >= 2.11.
 #pragma once
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
@@ -90,5 +90,19 @@ class Place {
   torch::stable::Device device_;
   Launch launch_;
 };
+
+/// An output of the call, on the device of `like`.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, shape, dtype);
+}
+
+/// The bound of a dynamic scale: one FP32 value on the device, or null.
+inline const float* upper_bound(const Place& place, const std::optional<Tensor>& scale_ub) {
+  if (!scale_ub) return nullptr;
+  place.check("scale_ub", *scale_ub);
+  if (scale_ub->numel() != 1 || scale_ub->scalar_type() != ScalarType::Float)
+    bad_input("scale_ub has shape {}; it must be one float32 value", shape_of(*scale_ub));
+  return static_cast<const float*>(scale_ub->data_ptr());
+}
 
 }  // namespace samebits::torch_ops
