@@ -190,6 +190,24 @@ TEST_P(FusedTest, BatchSizeAndPositionNeverChangeARow) {
     }
 }
 
+// A row of zeros without epsilon is NaN, 0 * infinity; the padding after it is zero all the same.
+TEST_P(FusedTest, PaddingIsZeroWhateverTheRow) {
+  for (Dtype dtype : kFloats)
+    for (int64_t cols : {64, 100, 4096}) {
+      Matrix zeros(dtype, 2, cols), weight(dtype, 1, cols), want(Dtype::kE4m3, 2, cols + 28);
+      std::fill(zeros.bytes.begin(), zeros.bytes.end(), std::byte{0});
+      for (int64_t c = 0; c < cols; ++c) store(dtype, weight.view().at(0, c), 1.0f);
+      for (int64_t r = 0; r < 2; ++r)
+        for (int64_t c = 0; c < want.cols; ++c) *static_cast<uint8_t*>(want.view().at(r, c)) = c < cols ? 0x7f : 0;
+      Operand xs(device(), zeros), weights(device(), weight);
+      const Quantized got = quantized(device(), 2, want.cols, [&](View q, float* scale) {
+        rms_norm_quantize({xs.view(), weights.view(), 0.0f, {}, {}}, q, scale, nullptr, launch());
+      });
+      EXPECT_TRUE(same_bits(got.q.view(), want.view())) << name(dtype) << " " << cols;
+      EXPECT_EQ(load(Dtype::kF32, got.scale.view().at(1, 0)), kMinScale);
+    }
+}
+
 // The sum of a norm may go over x instead of the residual.
 TEST_P(FusedTest, ResidualOutMayBeX) {
   Random random{4};

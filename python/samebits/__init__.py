@@ -61,6 +61,13 @@ __all__ = [
 ]
 
 
+def fuse_vllm(graph: Any) -> None:
+    """Pass for vLLM's ``inductor_passes``, see docs/vllm.md. Here because vLLM looks in the top-level package only."""
+    from .vllm.fusion import fuse
+
+    fuse(graph)
+
+
 def __getattr__(name: str) -> Any:
     if name == "SamebitsConfig":  # transformers takes seconds to import: only when asked for
         from .huggingface import SamebitsConfig

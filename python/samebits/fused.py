@@ -1,9 +1,9 @@
 """What lies between two FP8 linear layers, in one pass over memory: RMSNorm or SiLU * mul, then FP8 per token.
 
-Each ``..._quantize`` has the bits of the op without it followed by :func:`samebits.quantize_per_token`, and every op the
-same bits on CPU and CUDA, for every batch. The roundings are those of transformers' Llama and Qwen modules; the order
-of the sum and the exponential are those of ``docs/contract.md``. All ops are functional; on CUDA elements of a row must
-be adjacent.
+Each ``..._quantize`` has the bits of the op without it followed by :func:`samebits.quantize_per_token`, and every op
+the same bits on CPU and CUDA, for every batch. The roundings are those of transformers' Llama and Qwen modules; the
+order of the sum and the exponential are those of ``docs/contract.md``. All ops are functional; on CUDA elements of a
+row must be adjacent.
 """
 
 import torch

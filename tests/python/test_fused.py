@@ -33,7 +33,8 @@ def modules_rms_norm(x, weight, eps):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_formulas(device, dtype):
-    x, residual, weight = torch.randn(33, 1040).to(dtype) * 3, torch.randn(33, 1040).to(dtype), torch.rand(1040).to(dtype)
+    x, residual = torch.randn(2, 33, 1040).to(dtype) * 2
+    weight = torch.rand(1040).to(dtype)
     y, h = (t.cpu() for t in samebits.add_rms_norm(x.to(device), residual.to(device), weight.to(device), 1e-5))
     assert same_bits(h, x + residual)
     assert same_bits(y, samebits.rms_norm(h.to(device), weight.to(device), 1e-5).cpu())
