@@ -3,6 +3,7 @@
 #include "cuda/rows.cuh"
 
 #include <algorithm>
+#include <bit>
 
 #include "cuda/cuda.h"
 #include "cuda/error.h"
@@ -93,7 +94,7 @@ void run(RowArgs<T> a, int64_t rows, const Launch& launch) {
   const int least = kProduce == Produce::kSiluMul ? 128 : 256;  // the SiLU is twice the work
   const Shape shape = shape_of(rows, count, regular, least, *launch.device);
   a.aligned = reads;
-  a.blocks = shape.blocks;
+  a.log_blocks = std::countr_zero(static_cast<unsigned>(shape.blocks));
   a.vectors = static_cast<int>(ceil_div(count, shape.threads));
   const auto kernel = shape.vectors == 4   ? rows_kernel<kProduce, kOut, T, 4>
                       : shape.vectors == 2 ? rows_kernel<kProduce, kOut, T, 2>

@@ -32,7 +32,7 @@ struct RowArgs {
   float* scale;              // written per token, read if static
   const float* upper_bound;  // of absmax, or null
   int64_t first_row;
-  int blocks;         // that share a row
+  int log_blocks;     // of the blocks that share a row
   int vectors;        // of a thread, where the row is not kept
   bool aligned;       // loads of x at least may be of 16 bytes
   bool early_weight;  // the kernel before does not write `weight`
@@ -67,12 +67,13 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   __shared__ float sums[kNorm ? kMaxVectors * kMaxBlocks * 32 : 1];
   __shared__ float maxima[kPerToken ? kMaxBlocks * 32 : 1];
 
-  const int rank = blockIdx.x % a.blocks, lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  const int64_t row = a.first_row + blockIdx.x / a.blocks;
+  const int blocks = 1 << a.log_blocks, rank = blockIdx.x % blocks;
+  const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  const int64_t row = a.first_row + (blockIdx.x >> a.log_blocks);
   const int count = kKept ? kVectors : a.vectors;
   const Index cols = static_cast<Index>(a.cols), out_cols = static_cast<Index>(a.out_cols);
   const auto vector = [&](int i) -> Index {
-    return (static_cast<Index>(i) * a.blocks + rank) * static_cast<Index>(blockDim.x) + threadIdx.x;
+    return (static_cast<Index>(i) * blocks + rank) * static_cast<Index>(blockDim.x) + threadIdx.x;
   };
   const auto load = [&](const T* from, Index v) -> uint4 {
     const Index col = v * kCount;
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   };
 
   constexpr bool kTeam = kNorm || kPerToken;
-  const Team team(kTeam ? a.blocks : 1);
+  const Team team(kTeam ? blocks : 1);
   if (!kWeightKept || !a.early_weight) wait_for_previous();
   uint4 weight[kSlots] = {};
   if constexpr (kWeightKept) {
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
       team.publish(sums + v / 32, warp_sum(pair_sum(h)));
     }
     team.synchronize();
-    const int total = count * a.blocks * warps;
+    const int total = count * blocks * warps;
     float sum = 0.0f;  // of 32 entries: then the lane of each 32 keeps theirs
     for (int first = 0; first < total; first += 32) {
       const float part = warp_sum(first + lane < total ? sums[first + lane] : 0.0f);
@@ -195,7 +196,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
     team.publish(maxima + rank * warps + threadIdx.x / 32, warp_max(absmax));
     team.synchronize();
     absmax = 0.0f;
-    for (int i = lane; i < a.blocks * warps; i += 32) absmax = fmaxf(absmax, maxima[i]);
+    for (int i = lane; i < blocks * warps; i += 32) absmax = fmaxf(absmax, maxima[i]);
     const float scale = scale_of(fminf(warp_max(absmax), bound));
     if (rank == 0 && threadIdx.x == 0) a.scale[row] = scale;
     divisor = divisor_of(scale, __fdiv_rn(1.0f, scale));
