@@ -223,6 +223,74 @@ TEST_P(FusedTest, ResidualOutMayBeX) {
   EXPECT_TRUE(same_bits(residuals.result().view(), residual.view()));
 }
 
+// norm -> GEMM -> SiLU -> GEMM -> norm, again and again with other tokens in the same buffers: a kernel that read
+// before the one in front of it had written, or wrote before that one had read, would give another step's bits.
+TEST_P(FusedTest, AChainOfDependentLaunchesHasTheBitsOfItsSteps) {
+  constexpr int kSteps = 24;
+  const int64_t k = device().is_cpu() ? 64 : 1024;
+  Random random{5};
+  const Matrix weight = float_matrix(random, Dtype::kBf16, 1, k, k, false);
+  const Matrix up = fp8_matrix(random, Data::kNormal, 2 * k, k), down = fp8_matrix(random, Data::kNormal, k, k);
+  Matrix scale(Dtype::kF32, 1, 1);
+  *scale.as<float>() = 0.01f;
+
+  // One step from x to q, with everything on one device.
+  struct Chain {
+    Operand weight, up, down, scale, token_scale, q, wide, half, narrow, sum;
+    Chain(const DeviceInfo& d, int64_t m, int64_t k, const Matrix& weight, const Matrix& up, const Matrix& down,
+          const Matrix& scale)
+        : weight(d, weight),
+          up(d, up),
+          down(d, down),
+          scale(d, scale),
+          token_scale(d, Matrix(Dtype::kF32, m, 1)),
+          q(d, Matrix(Dtype::kE4m3, m, k)),
+          wide(d, Matrix(Dtype::kBf16, m, 2 * k)),
+          half(d, Matrix(Dtype::kE4m3, m, k)),
+          narrow(d, Matrix(Dtype::kBf16, m, k)),
+          sum(d, Matrix(Dtype::kBf16, m, k)) {}
+    void step(View x, View out, const Launch& launch) {
+      float* tokens = static_cast<float*>(token_scale.view().data);
+      const auto multiply = [&](View a, View b, View to) {
+        GemmProblem p;
+        p.a = a, p.b = b, p.out = to;
+        p.scale_a = Scales::per_row(tokens, a.rows);
+        p.scale_b = Scales::per_tensor(static_cast<const float*>(scale.view().data));
+        gemm(p, launch);
+      };
+      rms_norm_quantize({x, weight.view(), 1e-6f, {}, {}}, q.view(), tokens, nullptr, launch);
+      multiply(q.view(), up.view(), wide.view());
+      silu_mul_quantize(wide.view(), half.view(), tokens, nullptr, launch);
+      multiply(half.view(), down.view(), narrow.view());
+      rms_norm_quantize({narrow.view(), weight.view(), 1e-6f, x, sum.view()}, out, tokens, nullptr, launch);
+    }
+  };
+
+  std::optional<cuda::Stream> stream;
+  if (!device().is_cpu()) stream.emplace();
+  for (int64_t m : {1, 17, 200})
+    for (Overlap overlap : {Overlap::kNone, Overlap::kLaunch, Overlap::kWeight}) {
+      Chain chain(device(), m, k, weight, up, down, scale), host(cpu_device(), m, k, weight, up, down, scale);
+      Launch launch = this->launch(overlap);
+      if (stream) launch.stream = stream->get();
+      std::vector<Matrix> tokens;
+      std::vector<Operand> x, out;
+      for (int i = 0; i < kSteps; ++i) {
+        tokens.push_back(float_matrix(random, Dtype::kBf16, m, k, k, false));
+        x.emplace_back(device(), tokens.back());
+        out.emplace_back(device(), Matrix(Dtype::kE4m3, m, k));
+      }
+      for (size_t i = 0; i < kSteps; ++i) chain.step(x[i].view(), out[i].view(), launch);
+      if (stream) stream->synchronize();
+      for (size_t i = 0; i < kSteps; ++i) {
+        Matrix want(Dtype::kE4m3, m, k);
+        host.step(tokens[i].view(), want.view(), {});
+        ASSERT_TRUE(same_bits(out[i].result().view(), want.view()))
+            << "m=" << m << " step " << i << " overlap " << static_cast<int>(overlap);
+      }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(On, FusedTest, ::testing::ValuesIn(places()), place_name);
 
 TEST(FusedInputTest, BadInputIsRefusedWithTheNumbers) {
