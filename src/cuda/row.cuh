@@ -6,12 +6,15 @@
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
+#include <cuda/ptx>
 #include <type_traits>
 
 #include "cuda/quotient.h"
 #include "samebits/quantize.h"
 
 namespace samebits::cuda {
+
+namespace ptx = ::cuda::ptx;
 
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(__half x) { return __half2float(x); }
@@ -111,39 +114,58 @@ __device__ inline float warp_sum(float x) {
 // max is exact whatever the order. x >= +0 and not NaN, so floats order as their bits do.
 __device__ inline float warp_max(float x) { return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(x))); }
 
-// The blocks that share a row: one, or a cluster.
+// The blocks that share a row: one, or a cluster. What a warp publishes goes to every block by st.async, which counts
+// its bytes in on an mbarrier there: an exchange takes no fence, and so does not wait for stores to global memory.
 class Team {
  public:
-  __device__ explicit Team(int blocks) : blocks_(blocks) {
+  // `arrived`: an mbarrier in shared memory for each of two exchanges, of `first` and `second` values in all.
+  __device__ Team(int blocks, uint64_t (&arrived)[2], int first, int second) : blocks_(blocks), arrived_(arrived) {
 #if __CUDA_ARCH__ >= 900
-    if (blocks_ > 1) cooperative_groups::cluster_group::barrier_arrive();
+    if (blocks_ == 1) return;
+    if (threadIdx.x == 0) {
+      for (uint64_t& barrier : arrived) ptx::mbarrier_init(&barrier, 1);
+      ptx::fence_mbarrier_init(ptx::sem_release, ptx::scope_cluster);
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t bytes = static_cast<uint32_t>(i ? second : first) * sizeof(float);
+        ptx::mbarrier_arrive_expect_tx(ptx::sem_release, ptx::scope_cta, ptx::space_shared, &arrived[i], bytes);
+      }
+    }
+    ptx::barrier_cluster_arrive(ptx::sem_relaxed);
 #endif
   }
-  // Before the first publish(): every block has started.
+  // Before the first publish(): every block has started and has its mbarriers.
   __device__ void wait() const {
 #if __CUDA_ARCH__ >= 900
-    if (blocks_ > 1) cooperative_groups::cluster_group::barrier_wait();
+    if (blocks_ > 1) ptx::barrier_cluster_wait();
 #endif
   }
   // Writes a value that the whole warp has to *slot of every block.
-  __device__ void publish(float* slot, float value) const {
+  __device__ void publish(int exchange, float* slot, float value) const {
     const int lane = threadIdx.x % 32;
     if (lane >= blocks_) return;
 #if __CUDA_ARCH__ >= 900
-    if (blocks_ > 1) slot = cooperative_groups::cluster_group::map_shared_rank(slot, lane);
+    using cooperative_groups::cluster_group;
+    if (blocks_ > 1)
+      return ptx::st_async(cluster_group::map_shared_rank(slot, lane), value,
+                           cluster_group::map_shared_rank(&arrived_[exchange], lane));
 #endif
     *slot = value;
   }
-  // All that was published before is visible after.
-  __device__ void synchronize() const {
+  // All that the row's warps publish in this exchange is visible after.
+  __device__ void receive(int exchange) const {
 #if __CUDA_ARCH__ >= 900
-    if (blocks_ > 1) return cooperative_groups::cluster_group::sync();
+    if (blocks_ > 1) {
+      while (!ptx::mbarrier_try_wait_parity(ptx::sem_acquire, ptx::scope_cluster, &arrived_[exchange], 0)) {
+      }
+      return;
+    }
 #endif
     __syncthreads();
   }
 
  private:
   int blocks_;
+  uint64_t (&arrived_)[2];
 };
 
 // Programmatic dependent launch: waits for the kernel before this one, all its writes included. No memory of another

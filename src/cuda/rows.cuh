@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   constexpr int kSlots = kKept ? kVectors : 1, kCount = kElements<T>;
   using Index = std::conditional_t<kKept, int, int64_t>;
   __shared__ float sums[kNorm ? kMaxVectors * kMaxBlocks * 32 : 1];
+  __shared__ uint64_t arrived[2];
   __shared__ float maxima[kPerToken ? kMaxBlocks * 32 : 1];
 
   const int blocks = 1 << a.log_blocks, rank = blockIdx.x % blocks;
@@ -92,7 +93,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   };
 
   constexpr bool kTeam = kNorm || kPerToken;
-  const Team team(kTeam ? blocks : 1);
+  const Team team(kTeam ? blocks : 1, arrived, kNorm ? count * blocks * warps : 0, kPerToken ? blocks * warps : 0);
   if (!kWeightKept || !a.early_weight) wait_for_previous();
   uint4 weight[kSlots] = {};
   if constexpr (kWeightKept) {
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
 
   float inverse = 0.0f;
   if constexpr (kNorm) {
-#pragma unroll
+#pragma unroll kSlots
     for (int i = 0; i < count; ++i) {
       const Index v = vector(i);
       uint4 packed = kKept ? kept[i] : load(x, v);
@@ -140,9 +141,9 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
       }
 #pragma unroll
       for (int j = 0; j < kCount; ++j) h[j] = __fmul_rn(h[j], h[j]);
-      team.publish(sums + v / 32, warp_sum(pair_sum(h)));
+      team.publish(0, sums + v / 32, warp_sum(pair_sum(h)));
     }
-    team.synchronize();
+    team.receive(0);
     const int total = count * blocks * warps;
     float sum = 0.0f;  // of 32 entries: then the lane of each 32 keeps theirs
     for (int first = 0; first < total; first += 32) {
@@ -176,7 +177,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
 
   if constexpr (kOut == Out::kCast) {
     T* out = static_cast<T*>(a.out) + row * a.out_stride;
-#pragma unroll
+#pragma unroll kSlots
     for (int i = 0; i < count; ++i) store(out, vector(i), cols, result(i));
     return;
   }
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   Divisor divisor{};
   if constexpr (kPerToken) {
     float absmax = 0.0f;
-#pragma unroll
+#pragma unroll kSlots
     for (int i = 0; i < count; ++i) {
       const uint4 packed = result(i);
       if (kKept) kept[i] = packed;
@@ -193,8 +194,8 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
 #pragma unroll
       for (int j = 0; j < kCount; ++j) absmax = fmaxf(absmax, fabsf(y[j]));  // drops NaN, as the contract says
     }
-    team.publish(maxima + rank * warps + threadIdx.x / 32, warp_max(absmax));
-    team.synchronize();
+    team.publish(1, maxima + rank * warps + threadIdx.x / 32, warp_max(absmax));
+    team.receive(1);
     absmax = 0.0f;
     for (int i = lane; i < blocks * warps; i += 32) absmax = fmaxf(absmax, maxima[i]);
     const float scale = scale_of(fminf(warp_max(absmax), bound));
@@ -202,7 +203,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
     divisor = divisor_of(scale, __fdiv_rn(1.0f, scale));
   }
   uint8_t* codes = static_cast<uint8_t*>(a.out) + row * a.out_stride;
-#pragma unroll
+#pragma unroll kSlots
   for (int i = 0; i < count; ++i) {
     float y[kCount];
     unpack<T>(kKept && kPerToken ? kept[i] : result(i), y);
