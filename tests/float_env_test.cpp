@@ -2,6 +2,7 @@
 #include "numerics/float_env.h"
 
 #include "place.h"
+#include "samebits/fused.h"
 #include "samebits/quantize.h"
 #if defined(__x86_64__)
 #include <xmmintrin.h>
@@ -66,6 +67,26 @@ TEST(FloatEnvTest, QuantizersIgnoreTheCallersEnvironment) {
   EXPECT_TRUE(same_bits(got.view(), want.view()));
   EXPECT_EQ(std::memcmp(got_scale.data(), want_scale.data(), 5 * sizeof(float)), 0);
   EXPECT_TRUE(same_bits(got_static.view(), want_static.view()));
+}
+
+TEST(FloatEnvTest, NormAndSiluIgnoreTheCallersEnvironment) {
+  Random random{3};
+  const Matrix x = float_matrix(random, Dtype::kF32, 5, 64, 64, true);  // subnormals among them
+  const Matrix weight = float_matrix(random, Dtype::kF32, 1, 64, 64, false);
+  const RmsNorm norm{x.view(), weight.view(), 1e-6f, {}, {}};
+  for (int threads : {1, 2}) {
+    const Launch launch{.threads = threads};
+    Matrix want(Dtype::kF32, 5, 64), got = want, want_silu(Dtype::kF32, 5, 32), got_silu = want_silu;
+    rms_norm(norm, want.view(), launch);
+    silu_mul(x.view(), want_silu.view(), launch);
+    {
+      const Disturbed disturbed;
+      rms_norm(norm, got.view(), launch);
+      silu_mul(x.view(), got_silu.view(), launch);
+    }
+    EXPECT_TRUE(same_bits(got.view(), want.view()));
+    EXPECT_TRUE(same_bits(got_silu.view(), want_silu.view()));
+  }
 }
 
 TEST(FloatEnvTest, TheCallersEnvironmentIsGivenBack) {

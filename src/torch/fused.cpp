@@ -6,6 +6,7 @@
 
 #include <tuple>
 
+#include "numerics/float_env.h"
 #include "torch/view.h"
 
 namespace samebits::torch_ops {
@@ -25,6 +26,7 @@ struct Norm {
     if (weight.dim() != 1) bad_input("weight has shape {}; it must be [{}]", shape_of(weight), norm.x.cols);
     norm.weight = ConstView(weight.data_ptr(), dtype_of("weight", weight.scalar_type()), 1, weight.size(0),
                             weight.size(0), weight.size(0) <= 1 ? 1 : weight.stride(0));
+    const FloatEnv env;
     norm.epsilon = static_cast<float>(epsilon);
     if (!residual) return;
     place.check("residual", *residual);
