@@ -16,7 +16,8 @@ struct RmsNorm {
   View residual_out;      ///< [M,K], receives h where there is a residual; may be `residual` or `x` itself
 };
 
-/// y [M,K] of the dtype of x. All memory on launch.device. Throws Error on shapes, dtypes and strides.
+/// y [M,K] of the dtype of x. All memory on launch.device; on a GPU elements of a row are adjacent. With
+/// Overlap::kWeight `weight` is read before the previous kernel has ended. Throws Error on shapes, dtypes and strides.
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch = {});
 
 /// quantize_per_token of rms_norm: q [M,Kq] e4m3 with Kq >= K, columns past K zero; scale [M]; upper_bound one FP32

@@ -44,6 +44,7 @@ __device__ inline float silu(float g) {
   const float t = fmaxf(fminf(-g, kExpHigh), kExpLow);
   const float z = __fmaf_rn(t, kLog2E, kExpRound), n = __fsub_rn(z, kExpRound);
   const float r = __fmaf_rn(n, -kLn2Low, __fmaf_rn(n, -kLn2High, t));
+  // A copy: the array itself has no address on a GPU.
   constexpr float c[] = {kExpCoefficients[0], kExpCoefficients[1], kExpCoefficients[2], kExpCoefficients[3],
                          kExpCoefficients[4]};
   float p = c[0];
