@@ -7,6 +7,7 @@
 #include "cpu/quantize.h"
 #include "numerics/exp.h"
 #include "numerics/fused.h"
+#include "samebits/quantize.h"
 #include "simd_target.h"
 
 namespace samebits {
@@ -18,7 +19,7 @@ using testing::Random;
 using testing::same_bits;
 
 constexpr Dtype kFloats[] = {Dtype::kBf16, Dtype::kF16, Dtype::kF32};
-constexpr int64_t kCols[] = {0, 1, 2, 3, 7, 8, 15, 17, 31, 33, 64, 100, 127, 129, 1000, 1024, 1025, 4099};
+constexpr int64_t kCols[] = {1, 2, 3, 7, 8, 15, 17, 31, 33, 64, 100, 127, 129, 1000, 1024, 1025, 4099};
 
 class CpuFusedTest : public testing::SimdTargetTest {};
 SAMEBITS_PER_SIMD_TARGET(CpuFusedTest);
@@ -113,6 +114,22 @@ TEST_P(CpuFusedTest, AnyStrides) {
     const View columns(got_norm.view().data, dtype, 34, 40, 1, 34);
     cpu::rms_norm(norm, columns, 1);
     EXPECT_TRUE(same_bits(columns, want_norm.view())) << name(dtype);
+  }
+}
+
+TEST_P(CpuFusedTest, RowsWithoutElements) {
+  const float one = 1.0f;
+  const ConstView x(&one, Dtype::kF32, 1, 0);
+  for (bool norm : {false, true}) {
+    float scale = -1.0f;
+    uint8_t padding[4] = {9, 9, 9, 9};
+    const View q(padding, Dtype::kE4m3, 1, 4);
+    if (norm)
+      cpu::rms_norm_quantize({x, x, 1e-6f, {}, {}}, q, &scale, nullptr, 1);
+    else
+      cpu::silu_mul_quantize(x, q, &scale, nullptr, 1);
+    EXPECT_EQ(scale, kMinScale);
+    EXPECT_EQ(padding[0] | padding[3], 0);
   }
 }
 
