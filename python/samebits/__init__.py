@@ -4,9 +4,9 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers :func:`rms_norm_quantize`,
-:func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer; :func:`load_rules` takes
-kernels measured on your GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers
+:func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer;
+:func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
 :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
