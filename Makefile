@@ -81,7 +81,7 @@ bench: $(STAMPS)/apt-build $(STAMPS)/apt-tests .venv/bench-stamp ## time samebit
 rules: $(STAMPS)/apt-build $(STAMPS)/apt-tests ## fit src/cuda/sm90_rules.def to bench/results and say what its choices lose
 	cmake -S . -B build/rules -G Ninja -DSAMEBITS_ARCHS=none -DSAMEBITS_TESTS=OFF
 	cmake --build build/rules -j $(JOBS) --target samebits_fit_rules
-	build/rules/bench/samebits_fit_rules src/cuda/sm90_rules.def bench/results/h100.jsonl bench/results/h200.jsonl
+	build/rules/bench/samebits_fit_rules src/cuda/sm90_rules.def bench/results/*-rows.jsonl
 
 format: $(STAMPS)/apt-format ## rewrite the sources in the one format
 	clang-format-14 -i $(FORMATTED)

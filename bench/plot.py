@@ -10,7 +10,7 @@ import argparse
 import pathlib
 import sys
 
-from ratios import CLASSES, PEERS, Cell, Machine, cells_of, losses, markdown, read_lines, summary
+from ratios import CLASSES, PEERS, Cell, Machine, cells_of, layers, losses, markdown, read_lines, summary
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DECODE_M = 8
@@ -112,10 +112,13 @@ def draw(stem: str, title: str, cells: list[Cell], machine: Machine, args: argpa
 def main() -> None:
     args = arguments()
     for path in args.files:
-        cells, machines = cells_of(read_lines([path]))
+        lines = read_lines([path])
+        cells, machines = cells_of(lines)
         for device, order in dict.fromkeys((cell.device, cell.order) for cell in cells):
             chosen = [cell for cell in cells if (cell.device, cell.order) == (device, order)]
             print_tables(f"{device}, {order}", chosen, machines, args.below)
+            if of_layers := layers(lines, device, order):
+                print(markdown(["layer", "M", "side", "us", "weights, of the read ceiling", "ratio"], of_layers))
             if not args.tables:
                 draw(f"{path.stem}-{order}", f"{device}, {order}", chosen, machines[device], args)
 

@@ -137,6 +137,17 @@ def losses(cells: list[Cell], machines: dict[str, Machine], below: float = 1.0) 
     return [row[:5] + [f"{ratio:.3f}"] + row[5:] for ratio, row in found]
 
 
+def layers(lines: Iterable[dict], device: str, order: str) -> list[list[str]]:
+    """A row for each layer, M and side of `samebits bench --layer`: us, of the read ceiling, ratio."""
+    mine = [line for line in lines if "layer" in line and (line["device"], line["order"]) == (device, order)]
+    latest = {(line["layer"], line["m"], line["kernel"]): line for line in mine}
+    rows = []
+    for (layer, m, kernel), line in latest.items():
+        ratio = line["us"] / latest[layer, m, "samebits"]["us"]
+        rows.append([layer, str(m), kernel, f"{line['us']:.2f}", f"{line['of_read_ceiling']:.1%}", f"{ratio:.2f}"])
+    return rows
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -20,6 +20,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+LAYERS = "qwen3-1.7b,llama3-8b"
 QUICK_M, QUICK_ROUNDS = "1,16,64,256,1024,8192", 3
 # As in src/cli/bench_operands.cpp and bench_timing.cpp: copies of a weight past the L2 cache, calls of a graph.
 ROTATE_BYTES, MOST_COPIES = 200 << 20, 64
@@ -30,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cli", default=str(ROOT / "build/samebits"), help="the samebits executable")
     parser.add_argument("--shapes", help="models, separated by commas; all 23 shapes by default")
+    parser.add_argument("--layers", help=f"models whose layer is timed too; {LAYERS} by default, none with --shapes")
     parser.add_argument("--m", help="batch sizes, separated by commas; 17 of 1 to 8192 by default")
     parser.add_argument("--order", help="Orders, separated by commas")
     parser.add_argument("--kernels", default="chosen", help="chosen (the default), all, or names of rows")
@@ -37,8 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"a first look: --m {QUICK_M} --rounds {QUICK_ROUNDS}")
     parser.add_argument("--append", action="store_true", help="add to the device's file instead of replacing it")
     parser.add_argument("--no-torch", action="store_true", help="leave torch out")
+    parser.add_argument("--cublaslt", help="the libcublasLt.so to load, where the loader finds none")
     parser.add_argument("--out", type=pathlib.Path, help="another file")
     args = parser.parse_args()
+    if args.layers is None:
+        args.layers = "" if args.shapes else LAYERS
     if args.quick:
         args.m, args.rounds = args.m or QUICK_M, min(args.rounds, QUICK_ROUNDS)
     return args
@@ -58,11 +63,10 @@ def results_file(device: str | None) -> pathlib.Path:
     return ROOT / "bench/results" / f"{(model[0] if model else device).lower().replace(' ', '-')}.jsonl"
 
 
-def bench_command(args: argparse.Namespace, out: pathlib.Path) -> list[str]:
-    command = [args.cli, "bench", "--kernels", args.kernels, "--rounds", str(args.rounds), "--out", str(out)]
-    for option, value in (("--shapes", args.shapes), ("--m", args.m), ("--order", args.order)):
-        command += [option, value] if value else []
-    return command + (["--append"] if args.append else [])
+def bench_command(args: argparse.Namespace, out: pathlib.Path, append: bool, **more: str | None) -> list[str]:
+    options = {"rounds": str(args.rounds), "order": args.order, "cublaslt": args.cublaslt, "out": str(out)} | more
+    command = [args.cli, "bench", *(["--append"] if append else [])]
+    return command + [word for name, value in options.items() if value for word in ("--" + name, value)]
 
 
 class TorchRowwise:
@@ -153,7 +157,7 @@ def run_torch(lines: list[dict], rounds: int, out: pathlib.Path) -> None:
         print(f"torch's bits are not compared: {error}")
     cells: dict[tuple, list[dict]] = {}
     for line in lines:
-        if line["kernel"] == "samebits" and line["order"] == "hopper-fast":
+        if line["kernel"] == "samebits" and line["order"] == "hopper-fast" and "shape" in line:
             cells.setdefault((line["shape"], line["n"], line["k"]), []).append(line)
     with out.open("a") as file:
         for (shape, n, k), ours in cells.items():
@@ -163,7 +167,7 @@ def run_torch(lines: list[dict], rounds: int, out: pathlib.Path) -> None:
                     us = side.microseconds(line["m"], line["us"], rounds)
                     made = torch_line(line, us, side.bits(line["m"], samebits), torch.__version__)
                     print(json.dumps(made, separators=(",", ":")), file=file, flush=True)
-                    print(f"torch-rowwise {shape} m={line['m']}: {us:.2f} us, {us / line['us']:.2f} of samebits'")
+                    print(f"torch-rowwise {shape} m={line['m']}: {us:.2f} us, samebits {line['us']:.2f}", flush=True)
             except RuntimeError as error:  # out of memory, or a shape that torch refuses
                 print(f"torch-rowwise {shape} is left out: {error}", file=sys.stderr)
             side = None
@@ -176,7 +180,10 @@ def main() -> int:
     out = args.out or results_file(device)
     out.parent.mkdir(parents=True, exist_ok=True)
     before = out.stat().st_size if args.append and out.exists() else 0
-    code = subprocess.run(bench_command(args, out)).returncode
+    sweep = bench_command(args, out, args.append, shapes=args.shapes, m=args.m, kernels=args.kernels)
+    code = subprocess.run(sweep).returncode
+    if device and args.layers and code in (0, 1):
+        code = max(code, subprocess.run(bench_command(args, out, True, layer=args.layers)).returncode)
     if code not in (0, 1):
         return code
     with out.open() as file:

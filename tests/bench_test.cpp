@@ -53,6 +53,25 @@ TEST(BenchTest, ChosenTimesOnlyWhatWouldRunAndAppendAddsToTheFile) {
   }
 }
 
+TEST(BenchTest, ALayerHasTheSameBitsFusedOrNotAtEveryM) {
+  const CliRun ran = run_cli(words("bench --device cpu --layer qwen3-1.7b --m 1,3 --rounds 1 --json"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  std::istringstream lines(ran.out);
+  std::string line;
+  int count = 0;
+  for (; std::getline(lines, line); ++count) {
+    const Json json = Json::parse(line);
+    EXPECT_EQ(json["layer"], "qwen3-1.7b");
+    EXPECT_EQ(json["order"], "hopper-fast");
+    EXPECT_EQ(json["m"], count < 2 ? 1 : 3);
+    EXPECT_EQ(json["kernel"], count % 2 ? "samebits-unfused" : "samebits");
+    EXPECT_EQ(json["weight_bytes"], 4096 * 2048 + 2048 * 2048 + 12288 * 2048 + 2048 * 6144);
+    EXPECT_EQ(json["same_bits"], true);
+    EXPECT_GT(json["us"], 0.0);
+  }
+  EXPECT_EQ(count, 4);
+}
+
 TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   const auto refused = [](const std::string& arguments, const std::string& reason) {
     const CliRun ran = run_cli(words("bench --device cpu " + arguments));
@@ -76,6 +95,9 @@ TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   refused("--order hopper-quick", "hopper-quick");
   refused("--rounds 0", "--rounds");
   refused("--overlap all", "unknown overlap 'all'; there are: none, launch, weight");
+  refused("--layer seed", "seed is not qkv, o, gate_up and down of one layer");
+  refused("--layer qwen3-1.7b --m 2147483647", "GB of memory");
+  refused("--layer qwen3-1.7b --shape 1,16,16", "excludes");
   refused("--append", "--append requires --out");
   refused("--shape 1,16,16 --rounds 1 --out /nowhere/bench.jsonl", "/nowhere/bench.jsonl");
 }

@@ -168,7 +168,7 @@ TEST_F(RulesTest, NumbersAreChecked) {
   expect_refused(set("min_m", -1), "min_m");
   expect_refused(set("n", int64_t{1} << 31), "n is");
   expect_refused(set("rows", Json::array()), "0 rows");
-  expect_refused(set("rows", Json(std::vector<Json>(17, {1, "s64x8x256"}))), "17 rows");
+  expect_refused(set("rows", Json(std::vector<Json>(kMaxPicks + 1, {1, "s64x8x256"}))), "33 rows");
   expect_refused(set("rows", {{16, "s64x8x256"}, {16, "s64x16x256"}}), "m of a row is \"16\", not a number of 17");
   expect_refused(set("rows", {{4, "s64x8x256"}}), "not a number of 8");
   expect_refused(set("rows", {"s64x8x256"}), "is not [m, row]");

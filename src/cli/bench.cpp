@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "cli/bench_layer.h"
 #include "cli/bench_output.h"
 #include "cli/bench_run.h"
 #include "cli/commands.h"
@@ -20,9 +21,10 @@ namespace {
 constexpr int64_t kSweep[] = {1, 2, 4, 8, 16, 17, 32, 64, 65, 128, 256, 257, 512, 1024, 2048, 4096, 8192};
 constexpr int64_t kCpuSweep[] = {1, 16, 64};  // a CPU takes seconds for what a GPU does in microseconds
 constexpr Shape kCpuShapes[] = {{5760, 1920}};
+constexpr int64_t kLayerSweep[] = {1, 8, 64, 1024};
 
 struct Options {
-  std::vector<std::string> shapes, models, orders, kernels;
+  std::vector<std::string> shapes, models, layers, orders, kernels;
   std::vector<int64_t> m;
   std::string cublaslt, rules, device = "auto", overlap = "weight";
   int rounds = 7;
@@ -39,7 +41,7 @@ struct Case {
   std::vector<int64_t> m;
 };
 
-int64_t largest_m(const Case& c) { return *std::max_element(c.m.begin(), c.m.end()); }
+int64_t largest(const std::vector<int64_t>& m) { return *std::max_element(m.begin(), m.end()); }
 
 NamedShape named(std::string_view model, Shape s) { return {fmt::format("{} {}x{}", model, s.n, s.k), s}; }
 
@@ -47,7 +49,6 @@ std::vector<Case> cases_of(const Options& options, bool cpu) {
   std::vector<int64_t> m = options.m;
   if (m.empty() && cpu) m.assign(std::begin(kCpuSweep), std::end(kCpuSweep));
   if (m.empty()) m.assign(std::begin(kSweep), std::end(kSweep));
-  for (int64_t value : m) check_extent("--m", value);
   std::vector<Case> cases;
   for (const std::string& text : options.shapes) {
     const auto [one_m, n, k] = parse_shape(text);
@@ -115,24 +116,68 @@ BenchOptions bench_options(const Options& options) {
           options.rounds};
 }
 
+/// What every timing of one run needs.
+struct Session {
+  const Place& place;
+  const std::vector<Order>& orders;
+  const BenchOptions& bench;
+  Lines& lines;
+  std::FILE* text;
+  double read_gbps = 0;  ///< the read ceiling; 0 where there is none
+  std::unique_ptr<Nvml> nvml = nullptr;
+
+  /// Asked as the work ends: the clocks fall slowly.
+  std::optional<Nvml::Clocks> clocks() const { return nvml ? nvml->clocks() : std::nullopt; }
+};
+
 /// Times every case and writes its lines. Returns whether every row had the bits of its Order.
-bool run_cases(const Place& place, const std::vector<Case>& cases, const std::vector<Order>& orders,
-               const BenchOptions& bench, Lines& lines, std::FILE* text) {
-  const std::unique_ptr<Nvml> nvml = place.is_cpu() ? nullptr : load_nvml(place);
+bool run_cases(const Session& s, const std::vector<Case>& cases) {
   bool same = true;
   for (const Case& c : cases) {
-    BenchShape shape(place, c.shape.shape, largest_m(c));
-    for (Order order : orders) {
-      fmt::print(text, "\n{}, {}\n{}", name(order), c.shape.name, table_header());
+    BenchShape shape(s.place, c.shape.shape, largest(c.m));
+    for (Order order : s.orders) {
+      fmt::print(s.text, "\n{}, {}\n{}", name(order), c.shape.name, table_header());
       for (int64_t m : c.m) {
-        const std::vector<BenchResult> results = shape.run(order, m, bench);
-        const auto clocks = nvml ? nvml->clocks() : std::nullopt;  // still those of the work: they fall slowly
+        const std::vector<BenchResult> results = shape.run(order, m, s.bench);
+        const auto clocks = s.clocks();
         for (const BenchResult& r : results) {
-          lines.write(fields_of(order, c.shape.name, c.shape.shape, m, r, clocks));
+          s.lines.write(fields_of(order, c.shape.name, c.shape.shape, m, r, clocks));
           same = same && (r.same_bits || r.kernel.starts_with("cublaslt"));
         }
-        fmt::print(text, "{}", table_line(m, c.shape.shape, results));
-        std::fflush(text);
+        fmt::print(s.text, "{}", table_line(m, c.shape.shape, results));
+        std::fflush(s.text);
+      }
+    }
+  }
+  fmt::print(s.text,
+             "\nbest row, fixed-tile, outer, tensor: their time divided by the time of the row that samebits chooses; "
+             "below 1 samebits loses. outer, tensor: cuBLASLt.\n");
+  return same;
+}
+
+std::vector<int64_t> layer_sweep(const Options& options) {
+  if (!options.m.empty()) return options.m;
+  return {std::begin(kLayerSweep), std::end(kLayerSweep)};
+}
+
+/// Times the layers and writes their lines. Returns whether ours had the same bits at every M.
+bool run_layers(const Session& s, const std::vector<std::string>& models, const std::vector<int64_t>& sweep) {
+  bool same = true;
+  for (const std::string& model : models) {
+    BenchLayer layer(s.place, model, largest(sweep));
+    const int64_t bytes = layer.weight_bytes();
+    for (Order order : s.orders) {
+      fmt::print(s.text, "\n{}, a layer of {}, {:.1f} MB of weights\n{}", name(order), model,
+                 static_cast<double>(bytes) * 1e-6, layer_header());
+      for (int64_t m : sweep) {
+        const std::vector<LayerResult> results = layer.run(order, m, s.bench);
+        const auto clocks = s.clocks();
+        for (const LayerResult& r : results) {
+          s.lines.write(layer_fields(order, model, bytes, m, r, s.read_gbps, clocks));
+          fmt::print(s.text, "{}", layer_line(bytes, m, r, s.read_gbps));
+          same = same && (r.same_bits || r.kernel == "cublaslt");
+        }
+        std::fflush(s.text);
       }
     }
   }
@@ -142,11 +187,14 @@ bool run_cases(const Place& place, const std::vector<Case>& cases, const std::ve
 void run(const Options& options) {
   const DeviceChoice choice = select_device(options.device, orders_of(options, false));
   const DeviceInfo& device = choice.device;
-  const std::vector<Order> orders = orders_of(options, device.is_cpu());
-  const std::vector<Case> cases = cases_of(options, device.is_cpu());
+  const bool layers = !options.layers.empty();
+  const std::vector<Order> orders = orders_of(options, device.is_cpu() || layers);
+  for (int64_t value : options.m) check_extent("--m", value);
+  const std::vector<Case> cases = layers ? std::vector<Case>() : cases_of(options, device.is_cpu());
   BenchOptions bench = bench_options(options);
   check_kernels(options.kernels, device, orders);
-  for (const Case& c : cases) check_memory(device, c.shape.shape, largest_m(c));
+  for (const Case& c : cases) check_memory(device, c.shape.shape, largest(c.m));
+  for (const std::string& model : options.layers) check_layer(device, model, largest(layer_sweep(options)));
   const std::optional<RuleSet> rules = load_rules_for(options.rules, {&device, 1});
   bench.rules = rules ? &*rules : nullptr;
   Lines lines(options.lines, device);
@@ -162,16 +210,16 @@ void run(const Options& options) {
     fmt::print(text, "{}, driver for {}, {}, cuBLASLt {}\n", device.name, driver_of(device), today(),
                cublaslt ? cublaslt->version() : "not found");
   }
+  Session session{place, orders, bench, lines, text};
+  if (!device.is_cpu()) session.nvml = load_nvml(place);
   for (const Ceiling& c : measure_ceilings(place)) {
     Json line = {{"kernel", c.kernel}, {"us", five_digits(c.us)}};
-    if (c.gbps > 0) line["gbps"] = five_digits(c.gbps);
+    if (c.gbps > 0) line["gbps"] = five_digits(session.read_gbps = c.gbps);
     lines.write(line);
     fmt::print(text, "{}: {:.2f} us{}\n", c.kernel, c.us, c.gbps > 0 ? fmt::format(", {:.0f} GB/s", c.gbps) : "");
   }
-  if (!run_cases(place, cases, orders, bench, lines, text)) set_exit_code(kDifferent);
-  fmt::print(text,
-             "\nbest row, fixed-tile, outer, tensor: their time divided by the time of the row that samebits chooses; "
-             "below 1 samebits loses. outer, tensor: cuBLASLt.\n");
+  const bool same = layers ? run_layers(session, options.layers, layer_sweep(options)) : run_cases(session, cases);
+  if (!same) set_exit_code(kDifferent);
 }
 
 }  // namespace
@@ -179,12 +227,20 @@ void run(const Options& options) {
 void add_bench(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* bench = app.add_subcommand("bench", "time every kernel beside the fixed tile and cuBLASLt, bits compared");
-  bench->add_option("--shape", options->shapes, "m,n,k: one M of one weight [N,K]; may be repeated")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  const auto shape = bench->add_option("--shape", options->shapes, "m,n,k: one M of one weight [N,K]; may be repeated")
+                         ->expected(1)
+                         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  const auto shapes = bench
+                          ->add_option("--shapes", options->models,
+                                       "weight shapes of known models, or all (the default): " + model_names())
+                          ->delimiter(',');
   bench
-      ->add_option("--shapes", options->models, "weight shapes of known models, or all (the default): " + model_names())
-      ->delimiter(',');
+      ->add_option(
+          "--layer", options->layers,
+          "time a layer of these models as one graph instead, without its attention: qwen3-1.7b, llama3-8b, ...")
+      ->delimiter(',')
+      ->excludes(shape)
+      ->excludes(shapes);
   bench->add_option("--m", options->m, "batch sizes, separated by commas")->delimiter(',');
   bench->add_option("--order", options->orders, "Orders, separated by commas")->delimiter(',');
   bench->add_option("--kernels", options->kernels, "rows, separated by commas, or all (the default), or chosen")

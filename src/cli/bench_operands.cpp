@@ -14,7 +14,9 @@ namespace samebits::cli {
 namespace {
 
 constexpr int64_t kRotateBytes = 200 << 20;  // four times the 50 MB of L2 that an H100 and an H200 have
-constexpr size_t kPoolBytes = 4194301;       // a prime, so that a matrix cut from the repeated pool has no equal rows
+// Primes, so that a matrix cut from the repeated pool has no equal rows.
+constexpr size_t kPoolBytes = 4194301, kPoolHalves = 2097143;
+constexpr float kStandardDeviation = 37837;  // of generated_integer
 // Of outputs [M,N]: the one written, the Order's with either scales, and cuBLASLt's own with three ways of calling it.
 constexpr int kGpuOutputs = 6, kCpuOutputs = 2;
 
@@ -23,7 +25,7 @@ constexpr int kGpuOutputs = 6, kCpuOutputs = 2;
 std::vector<uint8_t> make_pool(uint64_t key) {
   std::vector<uint8_t> normal(1 << 16);
   for (size_t i = 0; i < normal.size(); ++i) {
-    const float z = static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / 37837.0f;
+    const float z = static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / kStandardDeviation;
     normal[i] = static_cast<uint8_t>(encode(kFormatE4m3, 60.0f * z));
   }
   std::vector<uint8_t> codes(kPoolBytes);
@@ -39,6 +41,14 @@ const std::vector<uint8_t>& pool(CodeStream stream) {
   return stream == CodeStream::kTokens ? kTokens : kWeights;
 }
 
+// `bytes` of the pool's, `copies` times over.
+Memory filled(const Place& place, const void* pool, size_t pool_bytes, size_t bytes, int copies) {
+  Memory memory(place, bytes * static_cast<size_t>(copies));
+  for (size_t copy = 0; copy < memory.size(); copy += bytes)
+    for (size_t i = 0; i < bytes; i += pool_bytes) memory.upload(pool, std::min(pool_bytes, bytes - i), copy + i);
+  return memory;
+}
+
 }  // namespace
 
 int copies_past_l2(const DeviceInfo& device, int64_t weight_bytes) {
@@ -47,11 +57,15 @@ int copies_past_l2(const DeviceInfo& device, int64_t weight_bytes) {
 
 Memory random_codes(const Place& place, CodeStream stream, size_t bytes, int copies) {
   const std::vector<uint8_t>& codes = pool(stream);
-  Memory memory(place, bytes * static_cast<size_t>(copies));
-  for (size_t copy = 0; copy < memory.size(); copy += bytes)
-    for (size_t i = 0; i < bytes; i += codes.size())
-      memory.upload(codes.data(), std::min(codes.size(), bytes - i), copy + i);
-  return memory;
+  return filled(place, codes.data(), codes.size(), bytes, copies);
+}
+
+Memory random_bf16(const Place& place, size_t count, uint64_t key) {
+  std::vector<uint16_t> values(std::min(count, kPoolHalves));
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<uint16_t>(encode(
+        kFormatBf16, static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / kStandardDeviation));
+  return filled(place, values.data(), values.size() * 2, count * 2, 1);
 }
 
 Memory random_scales(const Place& place, int64_t count, uint64_t key) {

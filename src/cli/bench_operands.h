@@ -32,6 +32,9 @@ int copies_past_l2(const DeviceInfo& device, int64_t weight_bytes);
 enum class CodeStream { kTokens, kWeights };
 Memory random_codes(const Place& place, CodeStream stream, size_t bytes, int copies = 1);
 
+/// `count` random bf16 values, about normal, standard deviation 1.
+Memory random_bf16(const Place& place, size_t count, uint64_t key);
+
 /// `count` FP32 scales of 0.001 to 0.011.
 Memory random_scales(const Place& place, int64_t count, uint64_t key);
 

@@ -20,12 +20,18 @@ double teraflops(int64_t m, Shape shape, double us) {
   return 2.0 * static_cast<double>(m * shape.n) * static_cast<double>(shape.k) / us * 1e-6;
 }
 
-double gigabytes_a_second(Shape shape, double us) { return static_cast<double>(shape.n * shape.k) / us * 1e-3; }
+double gigabytes_a_second(int64_t bytes, double us) { return static_cast<double>(bytes) / us * 1e-3; }
 
 // Output tiles [M,N] is cut into, each the work of one block.
 int64_t tiles_of(const Tile& t, int64_t m, int64_t n) {
   const int64_t rows = t.swapped ? n : m, cols = t.swapped ? m : n;
   return (rows + t.m - 1) / t.m * ((cols + t.n - 1) / t.n);
+}
+
+void add_clocks(const std::optional<Nvml::Clocks>& clocks, Json& line) {
+  if (!clocks) return;
+  line["sm_mhz"] = clocks->sm_mhz;
+  line["mem_mhz"] = clocks->memory_mhz;
 }
 
 }  // namespace
@@ -79,7 +85,7 @@ Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t 
                {"kernel", r.kernel},
                {"us", five_digits(r.us)},
                {"same_bits", r.same_bits},
-               {"gbps", five_digits(gigabytes_a_second(shape, r.us))},
+               {"gbps", five_digits(gigabytes_a_second(shape.n * shape.k, r.us))},
                {"tflops", five_digits(teraflops(m, shape, r.us))}};
   if (!r.row.empty()) line["row"] = r.row;
   if (r.overlap) line["overlap"] = name(*r.overlap);
@@ -88,8 +94,7 @@ Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t 
   if (r.split_k) line["split_k"] = r.split_k->parts;
   if (r.split_k) line["reduction"] = r.split_k->reduction;
   if (r.invariant) line["invariant"] = *r.invariant;
-  if (clocks) line["sm_mhz"] = clocks->sm_mhz;
-  if (clocks) line["mem_mhz"] = clocks->memory_mhz;
+  add_clocks(clocks, line);
   return line;
 }
 
@@ -116,9 +121,31 @@ std::string table_line(int64_t m, Shape shape, const std::vector<BenchResult>& r
   };
   const BenchResult* outer = find("cublaslt-outer") ? find("cublaslt-outer") : find("cublaslt-outer-slow");
   return fmt::format("{:7}  {:11.2f}  {:15} {:9.3g}  {:7.4g}  {:8.2f}  {:>10}  {:>6}  {:>6}  {}\n", m, ours.us,
-                     ours.row, teraflops(m, shape, ours.us), gigabytes_a_second(shape, ours.us), best / ours.us,
-                     ratio(find("fixed-tile")), ratio(outer), ratio(find("cublaslt-tensor")),
+                     ours.row, teraflops(m, shape, ours.us), gigabytes_a_second(shape.n * shape.k, ours.us),
+                     best / ours.us, ratio(find("fixed-tile")), ratio(outer), ratio(find("cublaslt-tensor")),
                      same ? "all rows" : "DIFFERENT");
+}
+
+Json layer_fields(Order order, std::string_view model, int64_t weight_bytes, int64_t m, const LayerResult& r,
+                  double read_gbps, const std::optional<Nvml::Clocks>& clocks) {
+  const double gbps = gigabytes_a_second(weight_bytes, r.us);
+  Json line = {{"order", name(order)},         {"layer", model},           {"m", m},
+               {"weight_bytes", weight_bytes}, {"kernel", r.kernel},       {"us", five_digits(r.us)},
+               {"same_bits", r.same_bits},     {"gbps", five_digits(gbps)}};
+  if (read_gbps > 0) line["of_read_ceiling"] = five_digits(gbps / read_gbps);
+  add_clocks(clocks, line);
+  return line;
+}
+
+std::string_view layer_header() {
+  return "      m  side                     us     GB/s  of the read ceiling  same bits\n";
+}
+
+std::string layer_line(int64_t weight_bytes, int64_t m, const LayerResult& r, double read_gbps) {
+  const double gbps = gigabytes_a_second(weight_bytes, r.us);
+  return fmt::format("{:7}  {:16} {:10.2f}  {:7.4g}  {:>19}  {}\n", m, r.kernel, r.us, gbps,
+                     read_gbps > 0 ? fmt::format("{:.1f} %", 100 * gbps / read_gbps) : "-",
+                     r.same_bits ? "yes" : "DIFFERENT");
 }
 
 }  // namespace samebits::cli

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/bench_layer.h"
 #include "cli/bench_run.h"
 #include "cli/nvml.h"
 
@@ -54,5 +55,11 @@ Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t 
 /// faster.
 std::string_view table_header();
 std::string table_line(int64_t m, Shape shape, const std::vector<BenchResult>& results);
+
+/// The same of a layer; `read_gbps` is the read ceiling, 0 where there is none.
+Json layer_fields(Order order, std::string_view model, int64_t weight_bytes, int64_t m, const LayerResult& result,
+                  double read_gbps, const std::optional<Nvml::Clocks>& clocks);
+std::string_view layer_header();
+std::string layer_line(int64_t weight_bytes, int64_t m, const LayerResult& result, double read_gbps);
 
 }  // namespace samebits::cli

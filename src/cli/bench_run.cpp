@@ -71,15 +71,8 @@ const Memory* BenchShape::own_reference(const char* kernel, const CublasLt& libr
     Memory output(place_, out_.size());
     const GemmProblem p = operands_.problem(Order::kHopperFast, max_m_, 0, output.data(), scales);
     const CublasLtMatmul matmul(library, p, call);
-    try {
-      if (matmul.size() > 0) {
-        matmul.run(0, p.b.data, launch_);
-        at->second = std::move(output);
-      }
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kUnsupported) throw;
-    }
-    place_.synchronize();
+    if (matmul.size() > 0 && accepts(place_, [&](int) { matmul.run(0, p.b.data, launch_); }))
+      at->second = std::move(output);
   }
   return at->second.size() ? &at->second : nullptr;
 }
@@ -137,13 +130,7 @@ void BenchShape::compare(int64_t m, std::vector<Side>& sides) {
   };
   const auto refused = [&](Side& side) {
     out_.fill(0xff);
-    try {
-      side.enqueue(0);
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kUnsupported) throw;
-      return true;
-    }
-    place_.synchronize();
+    if (!accepts(place_, side.enqueue)) return true;
     side.result.same_bits = same_as(*side.order_bits);
     if (side.own_bits) side.result.invariant = same_as(*side.own_bits);
     return false;

@@ -27,6 +27,17 @@ double microseconds_of(const std::function<void()>& work) {
 
 }  // namespace
 
+bool accepts(const Place& place, const Enqueue& side) {
+  try {
+    side(0);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUnsupported) throw;
+    return false;
+  }
+  place.synchronize();
+  return true;
+}
+
 std::vector<double> time_in_turns(const Place& place, int launches, int copies, int rounds,
                                   const std::vector<Enqueue>& sides) {
   std::vector<cuda::Replay> replays;

@@ -12,6 +12,9 @@ namespace samebits::cli {
 /// Launches one thing on copy `copy` of its weights, or runs it on the CPU.
 using Enqueue = std::function<void(int copy)>;
 
+/// Runs a side once and waits. False where its own library refuses: Error(kUnsupported).
+bool accepts(const Place& place, const Enqueue& side);
+
 /// Median microseconds a call of each side. On a GPU a side is a CUDA graph of `launches` calls that rotate through
 /// `copies`; after a replay to warm up, the sides replay in turns, `rounds` times, so that a change of the clocks meets
 /// them all. On the CPU each call is timed by itself.

@@ -11,7 +11,6 @@ namespace samebits::cuda {
 // Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes.
 RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms, int64_t shared_memory) {
   constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
-  constexpr int kStatic = 512;  // barriers, which are no dynamic memory but count
   RingGeometry g{};
   g.tiles_y = static_cast<int>(ceil_div(m, s.cols));
   const int64_t cols = g.tiles_y > 1 ? s.cols : std::min<int64_t>(m, s.cols);
@@ -39,12 +38,13 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
   const int overrun = std::max(64 - g.rows, s.cols - g.y_bytes / (s.chunks * kChunkBytes)) * kChunkBytes;
-  const int fixed = 1024 + kStatic + s.staging + overrun;
+  const int fixed = 1024 + kStaticBytes + s.staging + overrun;
   const int64_t budget = (s.whole_sm ? shared_memory : shared_memory / 2 - 2048) - fixed;
-  const int64_t steps = ceil_div(k_bytes, s.chunks * kChunkBytes) * ceil_div(g.tiles_x * g.tiles_y, g.clusters);
+  const int64_t steps =
+      ceil_div(k_bytes, s.chunks * kChunkBytes) * ceil_div(int64_t{g.tiles_x} * g.tiles_y, g.clusters);
   g.stages = static_cast<int>(std::clamp<int64_t>(budget / (g.x_bytes + g.y_bytes), 2, kMaxStages));
   g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
-  g.shared_memory = fixed - kStatic + g.stages * (g.x_bytes + g.y_bytes);
+  g.shared_memory = fixed - kStaticBytes + g.stages * (g.x_bytes + g.y_bytes);
   return g;
 }
 

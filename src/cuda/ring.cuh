@@ -16,25 +16,15 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/arch/mma_sm90.hpp>
 
-#include <algorithm>
+#include <string>
 #include <utility>
 
-#include "cuda/ring.h"
+#include "cuda/ring_epilogue.cuh"
+#include "cuda/ring_walk.cuh"
 #include "cuda/tensor_map.h"
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
-
-struct RingParams {
-  CUtensorMap x, y;  // weight, tokens
-  const float *scale_x, *scale_y;
-  const void* bias;
-  void* out;
-  int64_t out_stride;
-  int m, n, steps, prefetch;
-  bool per_channel, per_token, fp16, early_weight, whole, stream_out;
-  RingGeometry g;
-};
 
 /// The schedule words of the tables: how many warpgroups multiply, and whether they share each tile or take turns.
 enum RingSchedule { Ring1, Ring2, Ring3, RingTurns };
@@ -62,64 +52,18 @@ struct Ring {
   static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : 32);
   static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32,
                        kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
-  static constexpr int kPass = kCols <= 64       ? kCols
-                               : kCols % 64 == 0 ? 64
-                                                 : 48;  // token columns that the epilogue stages at once
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
-  static_assert(kCols % kPass == 0 && kPass % 8 == 0);
-  static constexpr int kRowBytes = 128;              // 64 channels of 16 bits
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
-  static constexpr int kStagingBytes = kWarpgroups * (kPass * kRowBytes + kCols * 4);
+  using Epilogue = RingEpilogue<kCols>;
+  using Walk = RingWalk<kSharing * kBlocks, kCols, kCluster>;
+  using Place = typename Walk::Place;
+  static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
   static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks,
                                     kCluster,           kStagingBytes, kWarpgroups > 1 || kCols > 64};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
-
-  struct Place {
-    int tile, step;  // of the cluster's list of tiles
-    int x, y;        // first weight row block of this thread block (in units of g.rows), first token
-  };
-
-  static __device__ void locate(const RingParams& p, Place& at) {
-    const int per_group = p.g.group * p.g.tiles_y, group = at.tile / per_group, rest = at.tile - group * per_group;
-    const int first = group * p.g.group, width = min(p.g.group, p.g.tiles_x - first);
-    const int x = first + rest % width;
-    at.x = (x * kCluster + rank()) * kShape.blocks;
-    at.y = rest / width * kCols;
-  }
-  static __device__ Place begin(const RingParams& p) {
-    Place at{static_cast<int>(blockIdx.x) / kCluster, 0, 0, 0};
-    locate(p, at);
-    return at;
-  }
-  static __device__ bool ended(const RingParams& p, const Place& at) { return at.tile >= p.g.tiles_x * p.g.tiles_y; }
-  static __device__ void advance(const RingParams& p, Place& at) {
-    if (++at.step < p.steps) return;
-    at.step = 0;
-    next(p, at, 1);
-  }
-  static __device__ void next(const RingParams& p, Place& at, int tiles) {
-    at.tile += tiles * p.g.clusters;
-    if (!ended(p, at)) locate(p, at);
-  }
-
-  struct Position {  // in the ring
-    int stage;
-    uint32_t phase;
-    __device__ void advance(int stages) {
-      if (++stage == stages) stage = 0, phase ^= 1;
-    }
-  };
-  // Over the stages of a tile that is the other warpgroup's.
-  static __device__ void skip(const RingParams& p, Position& at) {
-    const int to = at.stage + p.steps;
-    at.phase ^= to / p.g.stages & 1;
-    at.stage = to % p.g.stages;
-  }
-
-  static __device__ int rank() { return kCluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kCluster; }
 
   static __device__ void produce(const RingParams& p, uint8_t* ring, Barrier* full, Empty* empty) {
     const int stage_bytes = p.g.x_bytes + p.g.y_bytes;
@@ -142,24 +86,24 @@ struct Ring {
           cute::SM90_TMA_LOAD_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), kKeep, to, byte, at.y, chunk);
         else
           cute::SM90_TMA_LOAD_MULTICAST_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), (1 << kCluster) - 1,
-                                                 kKeep, to + rank() * p.g.box_cols * kChunkBytes, byte,
-                                                 at.y + rank() * p.g.box_cols, chunk);
+                                                 kKeep, to + Walk::rank() * p.g.box_cols * kChunkBytes, byte,
+                                                 at.y + Walk::rank() * p.g.box_cols, chunk);
       }
     };
-    Place at = begin(p);
+    Place at = Walk::begin(p);
     int filled = 0;
     if (p.early_weight) {
       Place ahead = at;
-      for (; filled < p.g.stages && !ended(p, ahead); ++filled, advance(p, ahead)) load_x(ahead, filled);
-      for (int i = 0; i < p.prefetch && !ended(p, ahead); ++i, advance(p, ahead))  // the rest as far as L2
+      for (; filled < p.g.stages && !Walk::ended(p, ahead); ++filled, Walk::advance(p, ahead)) load_x(ahead, filled);
+      for (int i = 0; i < p.prefetch && !Walk::ended(p, ahead); ++i, Walk::advance(p, ahead))  // the rest as far as L2
         for (int c = 0; c < kChunks; c += each)
           cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole ? 0 : (ahead.step * kChunks + c) * kChunkBytes,
                                                  ahead.x * p.g.rows, p.whole ? ahead.step * kChunks + c : 0);
     }
     cutlass::arch::wait_on_dependent_grids();
     cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
-    Position to{0, 1};                        // a fresh barrier counts as released
-    for (; !ended(p, at); advance(p, at), to.advance(p.g.stages)) {
+    RingPosition to{0, 1};                    // a fresh barrier counts as released
+    for (; !Walk::ended(p, at); Walk::advance(p, at), to.advance(p.g.stages)) {
       empty[to.stage].wait(to.phase);
       if (filled > 0)
         --filled;
@@ -203,7 +147,7 @@ struct Ring {
     bool led = !kLeads || warpgroup != 0 || lead < 0;
     const int share = kTurns ? 0 : warpgroup;  // which blocks of a tile are this warpgroup's
     float acc[kDouble ? 2 : 1][kBlocks][kAcc], total[kPromoted ? kBlocks : 1][kPromoted ? kAcc : 1];
-    Position at{0, 0};
+    RingPosition at{0, 0};
     const auto issue = [&](float(&d)[kBlocks][kAcc], int stage, int c, bool first) {
       const uint32_t block = p.g.rows * (kChunkBytes / 16), at_stage = ring16 + stage * stage16;
       const uint32_t x = at_stage + (c * kShape.blocks + share * kBlocks) * block, y = at_stage + x16 + c * y_chunk16;
@@ -225,18 +169,18 @@ struct Ring {
 #pragma unroll
         for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
     };
-    Place tile = begin(p);
+    Place tile = Walk::begin(p);
     const int first_tile = tile.tile;
     if (kTurns && warpgroup == 1) {
-      skip(p, at);
-      next(p, tile, 1);
+      at.skip(p.steps, p.g.stages);
+      Walk::next(p, tile, 1);
     }
-    for (; !ended(p, tile); next(p, tile, kTurns ? 2 : 1)) {
-      const float my_scale = load_scale(p, tile.y);
-      const float my_scale2 = kCols > 128 ? load_scale(p, tile.y + 128) : 0.0f;
-      Channels channels[kBlocks];
+    for (; !Walk::ended(p, tile); Walk::next(p, tile, kTurns ? 2 : 1)) {
+      const auto tokens = Epilogue::load_tokens(p, tile.y);
+      typename Epilogue::Channels channels[kBlocks];
 #pragma unroll
-      for (int b = 0; b < kBlocks; ++b) channels[b] = load_channels(p, (tile.x + share * kBlocks + b) * p.g.rows);
+      for (int b = 0; b < kBlocks; ++b)
+        channels[b] = Epilogue::load_channels(p, (tile.x + share * kBlocks + b) * p.g.rows);
       if constexpr (kPromoted) {
 #pragma unroll
         for (int b = 0; b < kBlocks; ++b)
@@ -305,11 +249,9 @@ struct Ring {
           release(previous);
         }
       }
-      if constexpr (kTurns) skip(p, at);
-      float* scales = reinterpret_cast<float*>(staging + kWarpgroups * kPass * kRowBytes) + warpgroup * kCols;
-      const int t = threadIdx.x % 128;
-      if (t < kCols) scales[t] = my_scale;
-      if (kCols > 128 && t + 128 < kCols) scales[t + 128] = my_scale2;
+      if constexpr (kTurns) at.skip(p.steps, p.g.stages);
+      uint8_t* const mine = staging + warpgroup * Epilogue::kStagingBytes;
+      Epilogue::share(tokens, mine);
       const auto& result = [&]() -> const float(&)[kBlocks][kAcc] {
         if constexpr (kPromoted)
           return total;
@@ -318,88 +260,7 @@ struct Ring {
       }();
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b)
-        store(p, result[b], channels[b], (tile.x + share * kBlocks + b) * p.g.rows, tile.y, scales,
-              staging + warpgroup * kPass * kRowBytes);
-    }
-  }
-
-  static __device__ float load_scale(const RingParams& p, int first) {
-    const int token = first + threadIdx.x % 128;
-    return token < p.m ? p.scale_y[p.per_token ? token : 0] : 0.0f;
-  }
-
-  // What the epilogue needs of the weight's channels, loaded before the multiplications so that its latency is hidden.
-  struct Channels {
-    float scale[2], bias[2];
-  };
-  static __device__ Channels load_channels(const RingParams& p, int x) {
-    Channels c{};
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int channel = x + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
-      if (channel >= p.n) continue;
-      c.scale[i] = p.scale_x[p.per_channel ? channel : 0];
-      if (p.bias) c.bias[i] = widen(p, channel);
-    }
-    return c;
-  }
-
-  static __device__ float widen(const RingParams& p, int channel) {
-    const auto bits = static_cast<const uint16_t*>(p.bias)[channel];
-    return p.fp16 ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
-  }
-  static __device__ uint32_t pack(const RingParams& p, float low, float high) {
-    if (p.fp16) {
-      const __half2 h = __floats2half2_rn(low, high);
-      return reinterpret_cast<const uint32_t&>(h);
-    }
-    const __nv_bfloat162 h = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(h);
-  }
-
-  // The contract's epilogue: t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)). Channels are
-  // the accumulator's rows, so 8x8 blocks are transposed on their way through shared memory (stmatrix.trans).
-  static __device__ void store(const RingParams& p, const float (&d)[kAcc], const Channels& channels, int x, int y,
-                               const float* scales, uint8_t* staging) {
-    const int thread = threadIdx.x % 128, warp = thread / 32, lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
-    const auto finish = [&](int i, float scale_a, float value) {
-      const float t = __fmul_rn(scale_a, value);
-      return p.bias ? __fmaf_rn(channels.scale[i], t, channels.bias[i]) : __fmul_rn(channels.scale[i], t);
-    };
-    const int chunk = warp * 2 + lane / 8 % 2;  // which 8 channels this lane's address is for
-#pragma unroll
-    for (int pass = 0; pass < kCols / kPass; ++pass) {
-      if (y + pass * kPass >= p.m) break;
-      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // scales are there, the staging is free
-#pragma unroll
-      for (int j = 0; j < kPass / 8; j += 2) {
-        uint32_t r[4] = {};
-#pragma unroll
-        for (int h = 0; h < 2 && j + h < kPass / 8; ++h) {
-          const int column = pass * kPass + (j + h) * 8;
-          const float2 scale_a = *reinterpret_cast<const float2*>(scales + column + lane % 4 * 2);
-          const float* v = d + column / 2;
-          r[2 * h] = pack(p, finish(0, scale_a.x, v[0]), finish(0, scale_a.y, v[1]));
-          r[2 * h + 1] = pack(p, finish(1, scale_a.x, v[2]), finish(1, scale_a.y, v[3]));
-        }
-        const int token = j * 8 + lane / 16 * 8 + lane % 8;
-        auto* to = reinterpret_cast<cute::uint128_t*>(staging + (token % kPass) * kRowBytes + (chunk ^ token % 8) * 16);
-        if constexpr (kPass % 16 == 0)
-          cute::SM90_U16x8_STSM_T::copy(r[0], r[1], r[2], r[3], *to);
-        else
-          cute::SM90_U16x4_STSM_T::copy(r[0], r[1], *to);  // addresses of lanes 0 to 15
-      }
-      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);
-      for (int i = thread; i < kPass * 8; i += 128) {
-        const int token = i / 8, c = i % 8, row = y + pass * kPass + token, col = x + c * 8;
-        if (c * 8 >= p.g.rows || row >= p.m || col >= p.n) continue;
-        const uint4 v = *reinterpret_cast<const uint4*>(staging + token * kRowBytes + (c ^ token % 8) * 16);
-        auto* to = reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.out) + row * p.out_stride + col);
-        if (p.stream_out)
-          __stcs(to, v);
-        else
-          *to = v;
-      }
+        Epilogue::store(p, result[b], channels[b], (tile.x + share * kBlocks + b) * p.g.rows, tile.y, mine);
     }
   }
 
@@ -475,6 +336,10 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   p.fp16 = q.out.dtype == Dtype::kF16;
   p.stream_out = q.m() * q.n() * 2 > kStreamBytes;
   p.early_weight = launch.overlap == Overlap::kWeight;
+  if (static_cast<int64_t>(p.g.tiles_x) * p.g.tiles_y > INT32_MAX)
+    throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) + ": more than " +
+                                             std::to_string(INT32_MAX) +
+                                             " output tiles; a row of larger tiles takes it");
   launch_kernel(&ring_kernel<Ring>, p, p.g.clusters * kCluster, kThreads, p.g.shared_memory, kCluster, launch);
 }
 

@@ -10,6 +10,9 @@ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 /// Bytes of K in one row of a shared-memory box: the span of the 128-byte swizzle.
 inline constexpr int kChunkBytes = 128;
 inline constexpr int kMaxStages = 24;
+/// Shared memory beside the dynamic one: two barriers for each stage, rounded up.
+inline constexpr int kStaticBytes = 512;
+static_assert(kStaticBytes >= 2 * 8 * kMaxStages);
 
 /// What is fixed when a Ring kernel is compiled.
 struct RingShape {

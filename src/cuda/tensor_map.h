@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/error.h"
+#include "cuda/ring.h"
 #include "samebits/gemm.h"
 
 namespace samebits::cuda {
@@ -24,7 +25,10 @@ CUtensorMap tensor_map(const char* what, const ConstView& view, int chunk_bytes,
 template <class Params>
 void launch_kernel(void (*kernel)(Params), const Params& params, int blocks, int threads, int shared_memory,
                    int cluster, const Launch& launch) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory), "shared memory");
+  // Note: the same value for every launch of a kernel: the attribute belongs to the process, and another thread's
+  // smaller value between this line and the launch would refuse it. kStaticBytes: what the kernel has beside it.
+  const int most = static_cast<int>(launch.device->shared_memory) - kStaticBytes;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "shared memory");
   // Note: the driver's own choice leaves no room for a block of the next kernel beside this one.
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
         "shared memory carve-out");

@@ -32,8 +32,10 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def fresh() -> None:
+    """The same random numbers for every test, and none of the graphs that other tests compiled (Dynamo counts those)."""
     torch.manual_seed(0)
+    torch._dynamo.reset()
 
 
 @pytest.fixture(scope="session")

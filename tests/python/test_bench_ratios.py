@@ -58,6 +58,19 @@ def test_a_later_line_replaces_the_cell_and_layers_are_no_cells(tmp_path: Path) 
     assert cells[0].ratio("fixed-tile") is None
 
 
+def test_layers_keep_the_latest_line_of_a_side() -> None:
+    def side(kernel: str, us: float, device: str = HEAD["device"]) -> dict:
+        facts = {"order": "hopper-fast", "layer": "llama3-8b", "m": 8, "of_read_ceiling": 50 / us}
+        return HEAD | facts | {"device": device, "kernel": kernel, "us": us}
+
+    lines = [*CEILINGS, ours(8, 10.0), side("samebits", 80.0), side("cublaslt", 200.0), side("samebits", 100.0)]
+    assert ratios.layers([*lines, side("samebits", 1.0, "other")], HEAD["device"], "hopper-fast") == [
+        ["llama3-8b", "8", "samebits", "100.00", "50.0%", "1.00"],
+        ["llama3-8b", "8", "cublaslt", "200.00", "25.0%", "2.00"],
+    ]
+    assert ratios.layers(lines, HEAD["device"], "hopper-promoted") == []
+
+
 def test_orders_are_different_cells() -> None:
     cells, _ = ratios.cells_of([*CEILINGS, ours(8, 10.0), ours(8, 20.0, order="hopper-promoted")])
     assert [cell.order for cell in cells] == ["hopper-fast", "hopper-promoted"]
@@ -111,6 +124,19 @@ def test_results_are_named_by_the_device() -> None:
     for device, stem in names.items():
         assert run.results_file(device).name == f"{stem}.jsonl"
     assert run.results_file(None).parent.name == "out"
+
+
+def test_the_commands_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", "run.py --cli cli --quick --shapes seed --append".split())
+    args = run.arguments()
+    assert args.layers == ""
+    sweep = run.bench_command(args, Path("x"), args.append, shapes=args.shapes, m=args.m, kernels=args.kernels)
+    assert sweep == f"cli bench --append --rounds 3 --out x --shapes seed --m {run.QUICK_M} --kernels chosen".split()
+    monkeypatch.setattr(sys, "argv", "run.py --cli cli --order hopper-fast --cublaslt lt.so".split())
+    args = run.arguments()
+    layers = run.bench_command(args, Path("x"), True, layer=args.layers)
+    common = "cli bench --append --rounds 7 --order hopper-fast --cublaslt lt.so --out x"
+    assert layers == [*common.split(), "--layer", run.LAYERS]
 
 
 def test_torchs_line_has_the_fields_of_a_cell() -> None:
