@@ -12,7 +12,6 @@
 namespace samebits::cli {
 namespace {
 
-constexpr int64_t kWorkspaceBytes = 64 << 20;  // for cuBLASLt; our rows ask for less
 constexpr int kSuggestions = 8, kFirstLookRounds = 3, kFirstLookCalls = 32;
 
 size_t elements(int64_t rows, int64_t cols) { return static_cast<size_t>(rows * cols); }
@@ -49,12 +48,7 @@ BenchLayer::BenchLayer(const Place& place, std::string_view model, int64_t max_m
   unquantized_ = Memory(place, elements(max_m, widest) * 2);
   quantized_ = Memory(place, elements(max_m, widest));
   scales_ = Memory(place, elements(max_m, 1) * sizeof(float));
-  if (!place.is_cpu()) workspace_ = Memory(place, kWorkspaceBytes);
-  launch_.device = &place.device();
-  launch_.stream = place.stream();
-  launch_.workspace = workspace_.data();
-  launch_.workspace_bytes = static_cast<int64_t>(workspace_.size());
-  launch_.overlap = Overlap::kNone;
+  launch_ = plain_launch(place, workspace_);
 }
 
 int64_t BenchLayer::weight_bytes() const {

@@ -100,6 +100,17 @@ GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, Scale
   return p;
 }
 
+Launch plain_launch(const Place& place, Memory& workspace) {
+  if (!place.is_cpu()) workspace = Memory(place, kWorkspaceBytes);
+  Launch launch;
+  launch.device = &place.device();
+  launch.stream = place.stream();
+  launch.workspace = workspace.data();
+  launch.workspace_bytes = static_cast<int64_t>(workspace.size());
+  launch.overlap = Overlap::kNone;
+  return launch;
+}
+
 void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m) {
   // In double: the products of three numbers up to 2^31 pass 2^63.
   const double m = static_cast<double>(max_m), n = static_cast<double>(shape.n), k = static_cast<double>(shape.k);

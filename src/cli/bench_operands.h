@@ -38,6 +38,12 @@ Memory random_bf16(const Place& place, size_t count, uint64_t key);
 /// `count` FP32 scales of 0.001 to 0.011.
 Memory random_scales(const Place& place, int64_t count, uint64_t key);
 
+/// Workspace for cuBLASLt, in bytes; our rows ask for less.
+inline constexpr int64_t kWorkspaceBytes = 64 << 20;
+
+/// A plain launch on the place's stream with `workspace`, which is allocated here (not on the CPU).
+Launch plain_launch(const Place& place, Memory& workspace);
+
 /// Throws Error(kBadInput) with the numbers if the operands of a shape and the outputs of all sides do not fit the
 /// device's memory.
 void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m);

@@ -7,7 +7,6 @@
 namespace samebits::cli {
 namespace {
 
-constexpr int64_t kWorkspaceBytes = 64 << 20;      // for cuBLASLt; our rows ask for less
 constexpr size_t kTorchWorkspaceBytes = 32 << 20;  // what torch gives cuBLASLt on compute capability 9.0 (its CUDABlas)
 constexpr int64_t kSeedNarrow = 1280;              // N up to which vLLM's batch-invariant mode takes its 64x16x256 tile
 constexpr double kFarBehind = 1.15;  // a suggestion this much slower than the best of its kind is not timed again
@@ -40,12 +39,7 @@ BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m)
       operands_(place, shape, max_m),
       max_m_(max_m),
       out_(place, static_cast<size_t>(max_m * shape.n) * 2) {
-  if (!place.is_cpu()) workspace_ = Memory(place, kWorkspaceBytes);
-  launch_.device = &place.device();
-  launch_.stream = place.stream();
-  launch_.workspace = workspace_.data();
-  launch_.workspace_bytes = static_cast<int64_t>(workspace_.size());
-  launch_.overlap = Overlap::kNone;
+  launch_ = plain_launch(place, workspace_);
 }
 
 // Made by the row that a device without a certificate is held to.
