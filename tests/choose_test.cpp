@@ -99,8 +99,8 @@ TEST(ChooseTest, RefusalsHaveTheNumbers) {
   EXPECT_NE(refusal(hopper(), Order::kHopperFast, 1, 16, 24).find("K=24"), std::string::npos);
   EXPECT_NE(refusal(hopper(), Order::kAdaFast, 1, 16, 16).find("no row of this Order for sm_90"), std::string::npos);
   DeviceInfo small = hopper();
-  small.shared_memory = 65536;
-  EXPECT_NE(refusal(small, Order::kHopperFast, 1, 16, 16).find("65536"), std::string::npos);
+  small.shared_memory = 32768;
+  EXPECT_NE(refusal(small, Order::kHopperFast, 1, 16, 16).find("32768"), std::string::npos);
 }
 
 TEST(ChooseTest, EveryMeasuredAndFixedRowNamesATile) {

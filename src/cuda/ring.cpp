@@ -31,9 +31,9 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
     g.tiles_x = static_cast<int>(tiles_x);
   }
   g.slots = static_cast<int>(slots);
-  g.clusters = static_cast<int>(std::min<int64_t>(slots, static_cast<int64_t>(g.tiles_x) * g.tiles_y));
+  g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
   const double along = std::sqrt(static_cast<double>(slots) * s.cols / (g.rows * s.blocks * s.cluster));
-  g.group = std::max(1, static_cast<int>(std::lround(along)));
+  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, std::max(1, g.tiles_x));
   g.x_bytes = s.chunks * s.blocks * g.rows * kChunkBytes;
   g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.

@@ -16,6 +16,7 @@
 #include <cute/arch/copy_sm90_tma.hpp>
 #include <cute/arch/mma_sm90.hpp>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -62,6 +63,9 @@ struct Ring {
                                     kCluster,           kStagingBytes, kWarpgroups > 1 || kCols > 64};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
+  /// Two stages of whole blocks: what the row cannot do without.
+  static constexpr int64_t kLeastShared =
+      1024 + kStaticBytes + kStagingBytes + 2 * kChunks * (64 * kShape.blocks + kCols) * kChunkBytes;
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
 
@@ -336,23 +340,26 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   p.fp16 = q.out.dtype == Dtype::kF16;
   p.stream_out = q.m() * q.n() * 2 > kStreamBytes;
   p.early_weight = launch.overlap == Overlap::kWeight;
-  if (static_cast<int64_t>(p.g.tiles_x) * p.g.tiles_y > INT32_MAX)
-    throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) + ": more than " +
-                                             std::to_string(INT32_MAX) +
-                                             " output tiles; a row of larger tiles takes it");
+  // A warpgroup counts tiles and tokens past the last one in 32 bits.
+  const int64_t tiles = int64_t{p.g.tiles_x} * p.g.tiles_y;
+  if (tiles > INT32_MAX - 2 * p.g.clusters || std::max(q.m(), q.n()) > INT32_MAX - 1024)
+    throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) + ": " +
+                                             std::to_string(tiles) + " output tiles are more than this row counts");
   launch_kernel(&ring_kernel<Ring>, p, p.g.clusters * kCluster, kThreads, p.g.shared_memory, kCluster, launch);
 }
 
 template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
-const TileKernel Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::kKernel{
-    kShape.whole_sm ? 200 * 1024 : 100 * 1024, &Ring::launch};
+const TileKernel Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::kKernel{kLeastShared, &Ring::launch};
 
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
 #define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)      \
   namespace samebits::cuda::sm90 {                                                                                    \
-  static_assert(cluster_n == 1 && OutKind::k##out == OutKind::kHalf, "a Ring row swaps operands and writes 16 bits"); \
+  static_assert(cluster_n == 1 && OutKind::k##out == OutKind::kHalf && #operands[0] == 'S' && #operands[1] == 'w',    \
+                "a Ring row swaps operands and writes 16 bits");                                                      \
+  static_assert(tile_m % (64 * (schedule == RingTurns ? 1 : warpgroups(schedule))) == 0 && tile_k % kChunkBytes == 0, \
+                "whole MMA blocks for each warpgroup, whole chunks of K");                                            \
   extern const TileKernel kernel_##name;                                                                              \
   const TileKernel kernel_##name = Ring<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,             \
                                         tile_k / kChunkBytes, cluster_m>::kKernel;                                    \

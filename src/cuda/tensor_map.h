@@ -25,7 +25,7 @@ CUtensorMap tensor_map(const char* what, const ConstView& view, int chunk_bytes,
 template <class Params>
 void launch_kernel(void (*kernel)(Params), const Params& params, int blocks, int threads, int shared_memory,
                    int cluster, const Launch& launch) {
-  // Note: the same value for every launch of a kernel: the attribute belongs to the process, and another thread's
+  // Note: the same value for every launch of a kernel: the attribute is per function and device, and another thread's
   // smaller value between this line and the launch would refuse it. kStaticBytes: what the kernel has beside it.
   const int most = static_cast<int>(launch.device->shared_memory) - kStaticBytes;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "shared memory");

@@ -68,8 +68,9 @@ std::string load_rules_op(std::string path, bool check) {
   static std::mutex mutex;
   static std::vector<std::unique_ptr<const RuleSet>> all;
   const std::lock_guard lock(mutex);
-  loaded_rules = all.emplace_back(std::move(rules)).get();
-  return fmt::format("{:016x}", loaded_rules.load()->digest);
+  const RuleSet* const loaded = all.emplace_back(std::move(rules)).get();
+  loaded_rules = loaded;
+  return fmt::format("{:016x}", loaded->digest);
 }
 
 void run(const GemmProblem& problem, const Place& place, const Tensor& like, Overlap overlap) {
