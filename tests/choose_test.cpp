@@ -6,6 +6,8 @@
 
 #include "bits.h"
 #include "cuda/cuda.h"
+#include "files.h"
+#include "samebits/quantize.h"
 
 namespace samebits::testing {
 namespace {
@@ -101,6 +103,23 @@ TEST(ChooseTest, RefusalsHaveTheNumbers) {
   DeviceInfo small = hopper();
   small.shared_memory = 32768;
   EXPECT_NE(refusal(small, Order::kHopperFast, 1, 16, 16).find("32768"), std::string::npos);
+}
+
+// Quantizers have no rows to choose from; without this an Ampere would answer with a device fault.
+TEST(ChooseTest, AQuantizerRefusesAGpuWithoutKernels) {
+  DeviceInfo ampere = hopper();
+  ampere.arch = 80;
+  ampere.name = "an A100";
+  Launch launch;
+  launch.device = &ampere;
+  const float x[16] = {};
+  uint8_t q[16];
+  float scale[1];
+  expect_error(
+      [&] {
+        quantize_per_token({x, Dtype::kF32, 1, 16}, {q, Dtype::kE4m3, 1, 16}, scale, nullptr, launch);
+      },
+      ErrorCode::kUnsupported, "an A100 (sm_80): this build has no kernels for sm_80");
 }
 
 TEST(ChooseTest, EveryMeasuredAndFixedRowNamesATile) {

@@ -2,8 +2,10 @@
 #pragma once
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "cuda/tile.h"
 #include "samebits/error.h"
 #include "samebits/gemm.h"
 #include "samebits/types.h"
@@ -61,10 +63,15 @@ inline void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
     bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
 }
 
-/// The GPU reads rows at any stride; within a row elements are adjacent.
+/// A GPU that this build has kernels for. It reads rows at any stride; within a row elements are adjacent.
 inline void check_gpu(const char* what, const ConstView& v, const Launch& launch) {
-  if (!launch.device->is_cpu() && v.col_stride != 1)
-    bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);
+  const DeviceInfo& device = *launch.device;
+  if (device.is_cpu()) return;
+  const auto tiles = cuda::tiles();
+  if (std::none_of(tiles.begin(), tiles.end(), [&](const Tile& tile) { return tile.arch == device.arch; }))
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("{}: this build has no kernels for sm_{}", describe(device), device.arch));
+  if (v.col_stride != 1) bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);
 }
 
 }  // namespace samebits
