@@ -28,22 +28,25 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, in
     const cuda::RingShape shape{tile.m / 64, tile.n, tile.k / cuda::kChunkBytes, tile.cluster_m, 0, true};
     const cuda::RingGeometry g = ring_geometry(shape, m, n, k, device.sms, device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
-    return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots};
+    const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;
+    return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots, loaded / full};
   }
   const int64_t rows = tile.swapped ? n : m, cols = tile.swapped ? m : n;
   const int64_t clusters =
       ceil_div(rows, int64_t{tile.m} * tile.cluster_m) * ceil_div(cols, int64_t{tile.n} * tile.cluster_n);
   const int64_t slots = std::max(1, device.sms / (tile.cluster_m * tile.cluster_n));
-  return {static_cast<double>(ceil_div(clusters, slots)), static_cast<double>(clusters) / static_cast<double>(slots)};
+  return {static_cast<double>(ceil_div(clusters, slots)), static_cast<double>(clusters) / static_cast<double>(slots),
+          1};
 }
 
 double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
   const Cost& cost = tile.cost;
   if (cost.launch_us == 0) return std::numeric_limits<double>::infinity();
-  const auto [whole, exact] = waves(tile, device, m, n, k);
+  const auto [whole, exact, loaded] = waves(tile, device, m, n, k);
   const double dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
   const double spilled = std::min(kMostSpilled, dk * (dm + dn) / kL2Bytes);
-  const double loop = cost.k_us * dk / 1000 * (1 + cost.contention * std::min(1.0, exact) + cost.spill * spilled);
+  const double loop =
+      cost.k_us * dk / 1000 * (1 + cost.contention * loaded * std::min(1.0, exact) + cost.spill * spilled);
   const double bytes = dk * (dm + dn) + dm * dn * (tile.out == OutKind::kFloat ? 4 : 2);
   const double stream = cost.memory * bytes / (1e3 * (device.gbps > 0 ? device.gbps : kUsualGbps));
   return cost.launch_us + std::sqrt(std::sqrt(fourth(whole * (cost.tile_us + loop)) + fourth(stream)));
