@@ -83,11 +83,7 @@ void gemm(const GemmProblem& problem, const Plan& plan, const Launch& launch) {
   check_gpu(problem);
   if (launch.workspace_bytes < plan.workspace_bytes)
     bad_input("workspace of {} bytes, row {} needs {}", launch.workspace_bytes, plan.kernel, plan.workspace_bytes);
-  // CUTLASS's pingpong kernel lets the next kernel start before its own wait, so it must have nothing to wait for: else
-  // the next one's early weight could still be in the making two kernels back.
-  Launch own = launch;
-  if (plan.tile->schedule == "Pingpong") own.overlap = Overlap::kNone;
-  plan.tile->kernel->launch(problem, own);
+  plan.tile->kernel->launch(problem, launch);
 }
 
 }  // namespace samebits

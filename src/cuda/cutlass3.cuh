@@ -15,7 +15,9 @@ namespace samebits::cuda {
 
 enum class Operands { Straight, Swapped };
 
-/// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags.
+/// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags, and kWaitsBeforeTrigger:
+/// whether the kernel waits for the previous one before it lets the next one start. One that does not must have nothing
+/// to wait for: else the next one's early weight could still be in the making two kernels back.
 template <class Arch, class BlockTile, class Cluster, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
 struct Cutlass3Tile {
   static constexpr bool kSwapped = kOperands == Operands::Swapped;
@@ -80,7 +82,8 @@ struct Cutlass3Tile {
       throw Error(ErrorCode::kBadInput, "workspace of " + std::to_string(launch.workspace_bytes) +
                                             " bytes, CUTLASS needs " + std::to_string(Gemm::get_workspace_size(args)));
     check(gemm.initialize(args, launch.workspace, stream), "initialize");
-    check(gemm.run(stream, nullptr, launch.overlap != Overlap::kNone), "run");
+    const bool dependent = launch.overlap != Overlap::kNone && Schedule::kWaitsBeforeTrigger;
+    check(gemm.run(stream, nullptr, dependent), "run");
   }
 
   static constexpr TileKernel kKernel{Kernel::SharedStorageSize, &launch};

@@ -20,6 +20,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/launch.h"
 #include "cuda/ring_epilogue.cuh"
 #include "cuda/ring_walk.cuh"
 #include "cuda/tensor_map.h"
@@ -345,7 +346,9 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   if (tiles > INT32_MAX - 2 * p.g.clusters || std::max(q.m(), q.n()) > INT32_MAX - 1024)
     throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) + ": " +
                                              std::to_string(tiles) + " output tiles are more than this row counts");
-  launch_kernel(&ring_kernel<Ring>, p, p.g.clusters * kCluster, kThreads, p.g.shared_memory, kCluster, launch);
+  const Grid grid{static_cast<unsigned>(p.g.clusters * kCluster), kThreads, kCluster, p.g.shared_memory};
+  allow_all_shared_memory(&ring_kernel<Ring>, kStaticBytes, *launch.device);
+  launch_kernel("ring_kernel", &ring_kernel<Ring>, grid, launch, p);
 }
 
 template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>

@@ -7,6 +7,7 @@
 
 #include "cuda/cuda.h"
 #include "cuda/error.h"
+#include "cuda/launch.h"
 
 namespace samebits::cuda {
 namespace {
@@ -35,28 +36,6 @@ Shape shape_of(int64_t rows, int64_t count, bool regular, int least, const Devic
   int vectors = 1;
   while (own > int64_t{vectors} * (many ? 256 : 1024) && vectors < kMaxVectors) vectors *= 2;
   return {blocks, whole_warps(ceil_div(own, vectors)), vectors};
-}
-
-template <class... Args>
-void launch_kernel(void (*kernel)(Args...), unsigned blocks, const Shape& shape, bool cluster, const Launch& launch,
-                   Args... args) {
-  cudaLaunchAttribute attributes[2] = {};
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = static_cast<unsigned>(shape.threads);
-  config.stream = static_cast<cudaStream_t>(launch.stream);
-  config.attrs = attributes;
-  if (launch.overlap != Overlap::kNone && launch.device->arch >= 90) {
-    auto& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (cluster && shape.blocks > 1) {
-    auto& attribute = attributes[config.numAttrs++];
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(shape.blocks), 1, 1};
-  }
-  check(cudaLaunchKernelEx(&config, kernel, args...), "rows_kernel");
 }
 
 bool on(size_t bytes, const void* data, int64_t stride, size_t size) {
@@ -101,9 +80,11 @@ void run(RowArgs<T> a, int64_t rows, const Launch& launch) {
                       : shape.vectors == 1 ? rows_kernel<kProduce, kOut, T, 1>
                                            : rows_kernel<kProduce, kOut, T, 0>;
   const bool cluster = kOut == Out::kPerToken || kProduce == Produce::kRmsNorm;
-  for (a.first_row = 0; a.first_row < rows; a.first_row += kMaxRows)
-    launch_kernel(kernel, static_cast<unsigned>(std::min(rows - a.first_row, kMaxRows) * shape.blocks), shape, cluster,
-                  launch, a);
+  for (a.first_row = 0; a.first_row < rows; a.first_row += kMaxRows) {
+    const auto blocks = static_cast<unsigned>(std::min(rows - a.first_row, kMaxRows) * shape.blocks);
+    const Grid grid{blocks, static_cast<unsigned>(shape.threads), cluster ? static_cast<unsigned>(shape.blocks) : 1};
+    launch_kernel("rows_kernel", kernel, grid, launch, a);
+  }
 }
 
 template <Out kOut>

@@ -8,18 +8,21 @@ using cutlass::epilogue::TmaWarpSpecialized;
 using cutlass::epilogue::TmaWarpSpecializedCooperative;
 
 struct Basic {
+  static constexpr bool kWaitsBeforeTrigger = true;
   template <bool kPromoted>
   using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecialized,
                                        cutlass::gemm::KernelTmaWarpSpecializedFP8FastAccum>;
   using Epilogue = TmaWarpSpecialized;
 };
 struct Pingpong {
+  static constexpr bool kWaitsBeforeTrigger = false;
   template <bool kPromoted>
   using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecializedPingpong,
                                        cutlass::gemm::KernelTmaWarpSpecializedPingpongFP8FastAccum>;
   using Epilogue = TmaWarpSpecialized;
 };
 struct Cooperative {
+  static constexpr bool kWaitsBeforeTrigger = true;
   template <bool kPromoted>
   using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecializedCooperative,
                                        cutlass::gemm::KernelTmaWarpSpecializedCooperativeFP8FastAccum>;

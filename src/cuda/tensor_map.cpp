@@ -1,7 +1,11 @@
 // See tensor_map.h.
 #include "cuda/tensor_map.h"
 
+#include <cuda_runtime.h>
+
 #include <string>
+
+#include "cuda/error.h"
 
 namespace samebits::cuda {
 namespace {
