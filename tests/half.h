@@ -26,6 +26,10 @@ inline constexpr HalfData kAllHalfData[] = {
     HalfData::kAllPatterns, HalfData::kNormal,  HalfData::kSubnormal, HalfData::kMostlyZero, HalfData::kCancelling,
     HalfData::kWide,        HalfData::kFewBits, HalfData::kTiny,      HalfData::kHuge,       HalfData::kSpecial};
 
+/// The kind that is closest to a kind of FP8 data.
+constexpr HalfData half_data(Data kind) { return static_cast<HalfData>(kind); }
+static_assert(half_data(Data::kCancelling) == HalfData::kCancelling && half_data(Data::kNormal) == HalfData::kNormal);
+
 /// A code with the exponent (of 1.0: 0), clamped to what is finite, and random sign and fraction.
 inline uint16_t half_code(Random& random, Dtype dtype, int exponent, bool few_bits = false) {
   const Format& f = format_of(dtype);

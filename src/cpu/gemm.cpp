@@ -56,6 +56,14 @@ PackedRows pack_rows(const GemmProblem& problem, const ChainBackend& backend, in
 int64_t simd_targets() { return HWY_TARGETS; }
 
 void gemm(const GemmProblem& problem, int threads) {
+  if (spec(problem.order).operands == Operands::kHalf)
+    return parallel_for(problem.m(), 1, threads, [&](int64_t begin, int64_t end) {
+      GemmProblem rows = problem;
+      rows.a = problem.a.slice_rows(begin, end - begin);
+      rows.out = problem.out.slice_rows(begin, end - begin);
+      if (rows.scale_a.rows > 1) rows.scale_a.data += begin * rows.scale_a.row_stride;
+      reference_gemm(rows);
+    });
   const ChainBackend backend = HWY_DYNAMIC_DISPATCH(Backend)();
   const int64_t panels = (problem.n() + backend.lanes - 1) / backend.lanes;
   for (int64_t first = 0; first < problem.m() && panels > 0; first += kBlockM) {
