@@ -50,9 +50,8 @@ HWY_INLINE void AdvanceHalfRows(const OrderSpec& order, const double* HWY_RESTRI
   const auto result_mask = hn::Set(du, ~uint64_t{0} << (52 - order.result_bits));
   const auto align = hn::Set(du, static_cast<uint64_t>(order.align_bits) << 52);
   const auto align_2bias = hn::Set(du, static_cast<uint64_t>(2046 + order.align_bits) << 52);
-  // No product of two nonzero elements has a smaller exponent than 2 * -126.
-  const auto lowest = constant(-252), smallest = constant(-126), last = constant(-149), per_last = constant(149),
-             end = constant(128), zero = hn::Zero(d), infinity = hn::Set(d, HUGE_VAL);
+  const auto lowest = constant(order.least_exponent), smallest = constant(-126), last = constant(-149),
+             per_last = constant(149), end = constant(128), zero = hn::Zero(d), infinity = hn::Set(d, HUGE_VAL);
   VDouble chain[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) chain[r] = hn::Load(d, acc + r * lanes);

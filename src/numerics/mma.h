@@ -69,6 +69,7 @@ inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const
   const int64_t acc_significand = (acc_field ? 0x800000 : 0) | (acc_bits & 0x7fffff);
   if (acc_significand) see(acc_exponent);
   if (!any) return 0.0f;
+  largest = std::max(largest, spec.least_exponent);
 
   // Every term as a whole number of 2^(largest - align_bits), truncated toward zero.
   const auto shift = [](int64_t magnitude, int left) {
