@@ -37,7 +37,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrder) {
   int64_t ran = 0;
   for (const OrderSpec& order : kOrders)
     for (Dtype out : kOuts)
-      for (std::string_view kernel : kernels(device(), order.order, out))
+      for (std::string_view kernel : rows(device(), order.order, out))
         for (const Shape& s : shapes)
           for (Data kind : kAllData) {
             const bool with_bias = random.below(2);
@@ -59,7 +59,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderOverManyTiles) {
     for (int64_t k : {80, 1040}) {
       const HostProblem p = random_problem(random, order, Data::kNormal, m, n, k);
       const Matrix want = expected(p);
-      for (std::string_view kernel : kernels(device(), order))
+      for (std::string_view kernel : rows(device(), order))
         ASSERT_TRUE(same_bits(run(device(), p, kernel).view(), want.view())) << kernel << " k=" << k;
     }
 }
@@ -69,7 +69,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderAtTheEdges) {
   Random random{11};
   for (const OrderSpec& order : kOrders)
     for (Dtype out : kOuts)
-      for (std::string_view kernel : kernels(device(), order.order, out))
+      for (std::string_view kernel : rows(device(), order.order, out))
         for (bool with_bias : {false, true})
           for (int64_t m : {33, 140}) {
             const HostProblem p = edge_problem(random, order.order, m, 144, 48, out, with_bias);

@@ -33,11 +33,23 @@ inline std::vector<const DeviceInfo*> gpus() {
   return all;
 }
 
+/// Names of the rows of `order` that can write `out` and take such a weight; "cpu" on the CPU.
+inline std::vector<std::string_view> rows(const DeviceInfo& device, Order order, Dtype out = Dtype::kBf16,
+                                          bool weight_only = false) {
+  std::vector<std::string_view> names;
+  for (std::string_view kernel : kernels(device, order, out)) {
+    bool takes = device.is_cpu();
+    for (const Tile& tile : cuda::tiles()) takes = takes || (tile.name == kernel && tile.weight_only == weight_only);
+    if (takes) names.push_back(kernel);
+  }
+  return names;
+}
+
 /// The Orders that the place has a row for.
 inline std::vector<Order> orders_on(const DeviceInfo& device) {
   std::vector<Order> orders;
   for (const OrderSpec& s : kOrders)
-    if (!kernels(device, s.order).empty()) orders.push_back(s.order);
+    if (!rows(device, s.order).empty()) orders.push_back(s.order);
   return orders;
 }
 
