@@ -1,5 +1,7 @@
 // numerics against first principles and against what an H100 returned.
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "bits.h"
 #include "numerics/formats.h"
@@ -67,6 +69,45 @@ TEST(MmaStepTest, ZeroSumsArePositive) {
   const uint16_t a[] = {0x38, 0xb8}, b[] = {0x38, 0x38}, zero[] = {0x80, 0x00};
   EXPECT_FALSE(std::signbit(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, a, b, 2, 0.0f)));
   EXPECT_FALSE(std::signbit(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, zero, b, 2, 0.0f)));
+}
+
+// One step of hopper-bf16 over pairs of bf16 numbers.
+float half_step(std::vector<std::pair<float, float>> pairs, float acc = 0.0f) {
+  uint16_t a[16] = {}, b[16] = {};
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    a[i] = static_cast<uint16_t>(encode(kFormatBf16, pairs[i].first));
+    b[i] = static_cast<uint16_t>(encode(kFormatBf16, pairs[i].second));
+  }
+  return mma_step(spec(Order::kHopperBf16), Dtype::kBf16, Dtype::kBf16, a, b, static_cast<int>(pairs.size()), acc);
+}
+
+TEST(HalfStepTest, TruncatesTermsAndTheSum) {
+  const std::pair<float, float> small(0x1p-12f, 0x1p-13f), smaller(0x1p-13f, 0x1p-13f);  // 2^-25 and 2^-26
+  EXPECT_EQ(half_step({{1, 1}, small, small, small, small}), 1 + 0x1p-23f);
+  EXPECT_EQ(half_step({{1, 1}, smaller, smaller, smaller, smaller, smaller, smaller, smaller, smaller}), 1.0f);
+  EXPECT_EQ(half_step({{1, 1}, small, small, small}), 1.0f) << "the sum is not rounded to nearest";
+  EXPECT_EQ(half_step({small}, 1.0f), 1.0f);
+  EXPECT_EQ(half_step({{0x1p-13f, -0x1p-12f}}, 1.0f), 1 - 0x1p-24f) << "25 bits below 1, 24 of them kept";
+}
+
+// The exponent of a step is never below -133: what lies under 2^-158 is dropped, however small the rest is.
+TEST(HalfStepTest, TheExponentHasAFloor) {
+  const std::pair<float, float> large(0x1p-72f, 0x1p-73f), above(-0x1p-79f, 0x1p-79f), below(-0x1p-79f, 0x1p-80f);
+  EXPECT_EQ(half_step({large, above}), 0x1p-145f - 0x1p-149f);
+  EXPECT_EQ(half_step({large, below}), 0x1p-145f);
+}
+
+TEST(HalfStepTest, SubnormalSumsAreKeptAndOverflowIsInfinity) {
+  const std::pair<float, float> half_of_the_last(0x1p-75f, 0x1p-75f);
+  EXPECT_EQ(half_step({half_of_the_last, half_of_the_last, half_of_the_last}), 0x1p-149f);
+  const float gone = half_step({{-0x1p-75f, 0x1p-75f}});
+  EXPECT_TRUE(gone == 0.0f && !std::signbit(gone));
+  EXPECT_EQ(half_step({{0x1p-75f, 0x1p-74f}}, 0x1p-149f), 0x1p-148f);
+  EXPECT_EQ(half_step({{0x1p127f, 1}, {0x1p127f, -1}, {1, 1}}), 0.0f) << "1 is cut off below 2^127, and no infinity";
+  EXPECT_EQ(half_step({{0x1p127f, 1}, {0x1p126f, 2}}), INFINITY);
+  EXPECT_EQ(half_step({{-0x1p127f, 1}, {0x1p126f, -2}}), -INFINITY);
+  EXPECT_EQ(half_step({{1, 1}}, -INFINITY), -INFINITY);
+  EXPECT_TRUE(std::isnan(half_step({{0x1p127f, 2}, {INFINITY, 1}}, -INFINITY)));
 }
 
 }  // namespace
