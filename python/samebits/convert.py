@@ -59,9 +59,9 @@ def convert(
         scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
         weight_only: keep the activations in 16 bits. cache: see :class:`Fp8Linear`.
         trainable: keep each weight as a parameter and train it through the quantizers.
-        invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear` where
-            they are bf16 or fp16, so that their rows do not depend on the batch either. With ``ignore=["*"]`` that is
-            every linear.
+        invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear`
+            where they are bf16 or fp16, so that their rows do not depend on the batch either. With ``ignore=["*"]``
+            that is every linear.
 
     Returns:
         ``model``. Weights shared between layers (tied) are not quantized: :func:`explain` lists what was left.

@@ -1,9 +1,9 @@
 """The ops of ``torch.ops.samebits`` as functions, and what torch.compile needs to know of them.
 
 Every op runs on CPU and CUDA tensors with the same bits, on torch's current device and stream, without copies: strides
-are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands with K and N
-multiples of 16, or 16-bit ones with multiples of 8, rows on 16-byte boundaries and dense scales; the CPU takes every shape
-and stride, and e5m2 as well.
+are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands with K and
+N multiples of 16, or 16-bit ones with multiples of 8, rows on 16-byte boundaries and dense scales; the CPU takes every
+shape and stride, and e5m2 as well.
 
 Environment:
     SAMEBITS_RULES: a rules file of ``samebits tune``, read once at import as by :func:`load_rules`; whether it holds
@@ -109,7 +109,7 @@ def invariant_linear(
 
     ``out[m, n] = cast(scale[n] * acc(m, n))``, with a bias ``cast(fma(scale[n], acc, bias[n]))``: one rounding, where
     torch rounds before it adds the bias. Without a scale the factor is 1. An FP8 weight is widened to the dtype of x,
-    which is exact, and its scale is never rounded: weight-only FP8 and a weight dequantized beforehand are one definition.
+    which is exact, and its scale is never rounded: weight-only FP8 and a weight widened beforehand are one definition.
 
     Args:
         x: [..., K] bfloat16 or float16.
@@ -251,7 +251,7 @@ def _save_for_linear(ctx, inputs, output):
 
 
 def _linear_backward(ctx, grad):
-    """``grad_x = half(grad) @ half(scale * weight)``, ``grad_weight = half(scale * grad).T @ x``, half: the dtype of x."""
+    """``grad_x = half(grad) @ half(scale * weight)``, ``grad_weight = half(scale * grad).T @ x`` in the dtype of x."""
     x, weight, scale = ctx.saved_tensors
     grad_x = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 import samebits
-from helpers import C3_UNALIGNED, FP8, check_invariant, random_fp8, reference_half, reference_mm, same_bits, weight_ready_in
+from helpers import (
+    C3_UNALIGNED,
+    FP8,
+    check_invariant,
+    random_fp8,
+    reference_half,
+    reference_mm,
+    same_bits,
+    weight_ready_in,
+)
 from samebits import Fp8Linear
 
 HALVES = [torch.bfloat16, torch.float16]

@@ -2,8 +2,8 @@
 
 Installing samebits registers :func:`register` under the entry point group ``vllm.general_plugins``; vLLM calls it in
 each of its processes. With ``VLLM_BATCH_INVARIANT=1`` it puts samebits' kernel first in vLLM's list of FP8 linear
-kernels, and its own function where unquantized linears and lm_head call vLLM's. Without that switch vLLM stays as it is.
-``python -m samebits.vllm check`` says what is in use.
+kernels, and its own function where unquantized linears and lm_head call vLLM's. Without that switch vLLM stays as it
+is. ``python -m samebits.vllm check`` says what is in use.
 
 Environment:
     SAMEBITS_VLLM: ``auto`` (the default: with VLLM_BATCH_INVARIANT=1), ``always`` or ``never``.
