@@ -247,7 +247,7 @@ class Fp8Linear(nn.Module):
             operands = (first,) if second is None else (first, second)
             out = routes.compute(
                 self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype,
-                weight_ready=self.master is None,  # a trainable layer has just quantized it
+                overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 

@@ -20,7 +20,7 @@ FALLBACK = "BF16 fallback"
 
 def direct(
     x: Tensor, weight: Tensor, scale: Tensor, input_scale: Tensor | None, bias: Tensor | None, n: int, order: str,
-    out_dtype: torch.dtype, weight_ready: bool,
+    out_dtype: torch.dtype, overlap: str,
 ) -> Tensor:  # fmt: skip
     """``cast(scale[n] * (scale_x[m] * acc) [+ bias])`` of e4m3 activations and weight. x [M, K] -> [M, n].
 
@@ -30,13 +30,13 @@ def direct(
         q, scale_x = ops.quantize_per_token(x, None, weight.shape[1])
     else:
         q, scale_x = ops.quantize_static(x, input_scale, weight.shape[1]), input_scale
-    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, weight_ready)
+    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, overlap)
     return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
-    weight_ready: bool,
+    overlap: str,
 ) -> Tensor:  # fmt: skip
     """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
 
@@ -51,7 +51,7 @@ def block_scaled(
     for j in range(blocks):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
         part = ops.scaled_mm(
-            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, weight_ready
+            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, overlap
         )
         total = part if total is None else total + part
     total = total[:, :n]
@@ -141,15 +141,15 @@ def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]
 
 def compute(
     route: str, x: Tensor, operands: tuple[Tensor, ...], input_scale: Tensor | None, bias: Tensor | None, n: int,
-    order: str, out_dtype: torch.dtype, weight_ready: bool = False,
+    order: str, out_dtype: torch.dtype, overlap: str = "launch",
 ) -> Tensor:  # fmt: skip
-    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. weight_ready: see ops.scaled_mm."""
+    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. overlap: see ops.scaled_mm."""
     if route in (FALLBACK, WEIGHT_ONLY):
         return by_row(x, operands[0], bias, out_dtype)
     if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
-    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, weight_ready)
+    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, overlap)

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/overlap.h"
 #include "cuda/cuda.h"
 #include "samebits/quantize.h"
 #include "samebits/rules.h"
@@ -112,13 +113,13 @@ GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, con
 }
 
 Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
-                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, bool weight_ready) {
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
   const Place place(a);
   GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
   p.order = parse_order(order);
   Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
   p.out = view_of("out", out);
-  run(p, place, a, weight_ready ? Overlap::kWeight : Overlap::kLaunch);
+  run(p, place, a, parse_overlap(overlap));
   return out;
 }
 
@@ -249,7 +250,7 @@ void Place::check(const char* what, const Tensor& other) const {
 STABLE_TORCH_LIBRARY(samebits, m) {
   m.def(
       "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
-      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", bool weight_ready=False) -> Tensor");
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", str overlap=\"launch\") -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
   m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
   m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
