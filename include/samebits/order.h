@@ -6,7 +6,13 @@
 
 namespace samebits {
 
-enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted };
+enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kHopperBf16 };
+
+/// Which operands an Order takes.
+enum class Operands : uint8_t {
+  kFp8,   ///< e4m3 and e5m2, in any mix
+  kHalf,  ///< `a` bf16 or fp16; `b` of the same dtype, or e4m3, which is widened to it exactly
+};
 
 /// The constants of an Order. docs/contract.md states how a step uses them.
 struct OrderSpec {
@@ -17,14 +23,17 @@ struct OrderSpec {
   int result_bits;    ///< fraction bits kept below the leading bit of the step's sum
   int promote_every;  ///< elements of K in one chain before it is added to the FP32 total; 0: one chain over all of K
   std::string_view origin;  ///< who measured the constants
+  Operands operands = Operands::kFp8;
+  int least_exponent = -133;  ///< E is at least this; no sum of FP8 products gets there
 };
 
 /// Source of the Hopper constants: recordings in tests/golden. Source of the Ada constants: arXiv 2512.07004.
-inline constexpr std::array<OrderSpec, 4> kOrders = {{
+inline constexpr std::array<OrderSpec, 5> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
+    {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100", Operands::kHalf},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

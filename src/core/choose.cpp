@@ -40,10 +40,12 @@ const Pick* find_pick(std::span<const ShapeRule> rules, Order order, int64_t m, 
 }
 
 /// Why no row of the Order takes the problem: the last reason met.
-std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out) {
-  std::string why = fmt::format("there is no row of this Order for sm_{}", device.arch);
+std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out,
+                     bool weight_only) {
+  std::string why = fmt::format("there is no row of this Order for sm_{}{}", device.arch,
+                                weight_only ? " that takes an e4m3 weight" : "");
   for (const Tile& tile : cuda::tiles())
-    if (tile.order == order && tile.arch == device.arch && tile.out == out_kind(out))
+    if (tile.order == order && tile.weight_only == weight_only && tile.arch == device.arch && tile.out == out_kind(out))
       if (const auto reason = reason_not(tile, device, m, n, k, out)) why = *reason;
   return why;
 }
@@ -57,23 +59,24 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
   if (tile.kernel->shared_memory > device.shared_memory)
     return fmt::format("{} needs {} bytes of shared memory, the device has {}", tile.name, tile.kernel->shared_memory,
                        device.shared_memory);
-  if (k % kAlignment || n % kAlignment)
-    return fmt::format("K={} and N={} must be multiples of {} (a linear layer pads its weight once)", k, n, kAlignment);
+  if (const int64_t step = alignment(tile.order); k % step || n % step)
+    return fmt::format("K={} and N={} must be multiples of {} (a linear layer pads its weight once)", k, n, step);
   if (std::max({m, n, k}) > INT32_MAX) return fmt::format("a dimension exceeds {}", INT32_MAX);
   return std::nullopt;
 }
 
-Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules) {
+Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules,
+            bool weight_only) {
   if (k <= 0) bad_input("K is {}: m={} n={} k={}", k, m, n, k);
   if (device.is_cpu()) return {nullptr, "cpu"};
   const auto fits = [&](const Tile& tile) {
-    return tile.order == order && tile.arch == device.arch && tile.out == out_kind(out) &&
-           !reason_not(tile, device, m, n, k, out);
+    return tile.order == order && tile.weight_only == weight_only && tile.arch == device.arch &&
+           tile.out == out_kind(out) && !reason_not(tile, device, m, n, k, out);
   };
   if (!device.certified) {
     for (std::string_view fixed : cuda::fixed_tiles())
       if (const Tile* tile = find(fixed); tile && fits(*tile)) return plan_of(*tile, Source::kFixed);
-    refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
+    refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   }
   const auto measured = [&](std::span<const ShapeRule> shapes, Source source) -> std::optional<Plan> {
     const Pick* pick = find_pick(shapes, order, m, n, k);
@@ -91,7 +94,7 @@ Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t
     const double us = predicted_us(tile, device, m, n, k);
     if (!best || us < best_us) best = &tile, best_us = us;
   }
-  if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
+  if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   return plan_of(*best, Source::kPredicted, 0, best_us);
 }
 

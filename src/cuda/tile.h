@@ -39,6 +39,7 @@ struct Tile {
   OutKind out;
   const TileKernel* kernel;
   Cost cost = {};
+  bool weight_only = false;  ///< takes `b` in e4m3 beside a 16-bit `a`; without it `b` has a's dtype
 };
 
 /// The SHAPE lines of the tables were measured on H100 SXM and H200: on this many SMs, and with memory below or from
