@@ -134,6 +134,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
   p.order = parse_order(order);
   p.a = view_of("x", x);
   p.b = view_of("weight", weight);
+  if (p.a.cols != p.b.cols) bad_input("x is {} and weight is {}: their K differs", shape_of(x), shape_of(weight));
   Tensor out = empty(x, {p.m(), p.n()}, out_dtype.value_or(x.scalar_type()));
   p.out = view_of("out", out);
   if (p.m() > 0 && p.n() > 0) {

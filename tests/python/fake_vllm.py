@@ -102,6 +102,26 @@ class CutlassFP8ScaledMMLinearKernel(FP8ScaledMMLinearKernel):
     def padded_weight_loader(param, loaded): param.data[: len(loaded)].copy_(loaded)
 """,
     "model_executor/layers/__init__": "",
+    "model_executor/layers/batch_invariant": """
+CALLS = []
+OVERRIDES = {}
+def linear_batch_invariant(input, weight, bias=None):
+    CALLS.append(tuple(weight.shape))
+    output = input @ weight.t()
+    return output if bias is None else output + bias
+def enable_batch_invariant_mode():  # what vLLM does on compute capability 8.x
+    OVERRIDES["aten::linear"] = linear_batch_invariant
+""",
+    "model_executor/layers/linear": """
+from vllm.model_executor.layers.batch_invariant import linear_batch_invariant
+class UnquantizedLinearMethod:
+    def apply(self, layer, x, bias=None): return linear_batch_invariant(x, layer.weight, bias)
+""",
+    "model_executor/layers/vocab_parallel_embedding": """
+from vllm.model_executor.layers.batch_invariant import linear_batch_invariant
+class UnquantizedEmbeddingMethod:
+    def apply(self, layer, x, bias=None): return linear_batch_invariant(x, layer.weight, bias)
+""",
     "model_executor/layers/quantization/__init__": "",
     "model_executor/layers/quantization/utils/__init__": "",
     "model_executor/layers/quantization/utils/quant_utils": """

@@ -19,12 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = "SamebitsFP8ScaledMMLinearKernel"
 THEIRS = ["MarlinFP8ScaledMMLinearKernel", "CutlassFP8ScaledMMLinearKernel"]
 OPTIONS = ("VLLM_BATCH_INVARIANT", "VLLM_PLUGINS", "VLLM_DISABLED_KERNELS", "SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER")
+OPTIONS += ("SAMEBITS_VLLM_LINEAR",)
+OURS_IN_VLLM = ("samebits.vllm.kernel", "samebits.vllm.linear", "samebits.vllm.__main__")
 SHOWN_RULES = "0123456789abcdef"
 
 
 def forget_vllm() -> None:
     for name in list(sys.modules):
-        if name == "vllm" or name.startswith("vllm.") or name in ("samebits.vllm.kernel", "samebits.vllm.__main__"):
+        if name == "vllm" or name.startswith("vllm.") or name in OURS_IN_VLLM:
             del sys.modules[name]
 
 
@@ -124,7 +126,7 @@ def test_untested_versions_are_refused(fake, monkeypatch, version, loads, capsys
             plugin.register()
 
 
-@pytest.mark.parametrize("name", ["SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER"])
+@pytest.mark.parametrize("name", ["SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER", "SAMEBITS_VLLM_LINEAR"])
 def test_a_misspelt_option_is_named(fake, monkeypatch, name):
     monkeypatch.setenv(name, "alwyas")
     with pytest.raises(ValueError, match=f"{name}='alwyas'"):
