@@ -44,7 +44,7 @@ class InvariantLinear(nn.Linear):
             out = ops.invariant_linear(functional.pad(x, (0, columns - k)), weight, bias)
             return out[..., :n].contiguous()
         frozen = not (self.training or weight.requires_grad)  # an optimizer may write right before the call
-        return ops.invariant_linear(x, weight, bias, weight_ready=frozen)
+        return ops.invariant_linear(x, weight, bias, overlap="weight" if frozen else "launch")
 
     def explain(self) -> str:
         """One line: what computes it, or why nothing can."""

@@ -280,7 +280,8 @@ class Fp8Linear(nn.Module):
         else:
             out = routes.compute(
                 self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self.order,
-                self.out_dtype, weight_ready=self.master is None,  # a trainable layer has just quantized it
+                self.out_dtype,
+                overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 

@@ -68,7 +68,7 @@ def scaled_mm(
     bias: Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
     order: str = "hopper-fast",
-    weight_ready: bool = False,
+    overlap: str = "launch",
 ) -> Tensor:
     """``out[m, n] = cast(scale_b[n] * (scale_a[m] * acc(m, n)))``, with a bias ``cast(fma(scale_b[n], t, bias[n]))``.
 
@@ -82,9 +82,10 @@ def scaled_mm(
         bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output. No bias is not a zero bias.
         out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it).
         order: one of :data:`ORDERS`.
-        weight_ready: ``b`` is not written by the work right before this call on the stream, so a kernel may fetch it
-            while that work ends. True for any weight that is not made anew for the call. Never changes a bit; on the
-            CPU nothing at all.
+        overlap: how much may overlap the end of the work before this call on the stream (programmatic dependent
+            launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
+            meanwhile, right for any weight that is not made anew for the call. Never changes a bit; on the CPU
+            nothing at all. It pays after a kernel that lets the next one start early, as samebits' own do.
 
     Returns:
         [M, N] of ``out_dtype``, contiguous. M = 0 or N = 0 gives an empty tensor.
@@ -92,7 +93,7 @@ def scaled_mm(
     Raises:
         RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
     """
-    return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, weight_ready)
+    return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, overlap)
 
 
 def invariant_linear(
@@ -103,7 +104,7 @@ def invariant_linear(
     scale: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     order: str = HALF_ORDERS[0],
-    weight_ready: bool = False,
+    overlap: str = "launch",
 ) -> Tensor:
     """``F.linear`` in bfloat16 or float16 whose rows have the same bits in every batch; also with an FP8 weight.
 
@@ -118,7 +119,7 @@ def invariant_linear(
         scale: float32, 1 value or N ([N] or [N, 1]).
         out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it); None: that of x.
         order: one of :data:`HALF_ORDERS`.
-        weight_ready: as in :func:`scaled_mm`.
+        overlap: as in :func:`scaled_mm`.
 
     Returns:
         [..., N] of ``out_dtype``, contiguous. Gradients: to x, bias and a weight that is not FP8, with torch's matmul.
@@ -127,7 +128,7 @@ def invariant_linear(
         RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
     """
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
-    out = torch.ops.samebits.linear(rows, weight, bias, scale, out_dtype, order, weight_ready)
+    out = torch.ops.samebits.linear(rows, weight, bias, scale, out_dtype, order, overlap)
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -230,14 +231,14 @@ def kernel(
 
 
 @torch.library.register_fake("samebits::scaled_mm")
-def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", weight_ready=False):
+def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", overlap="launch"):
     torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
     torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
     return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
 
 
 @torch.library.register_fake("samebits::linear")
-def _(x, weight, bias=None, scale=None, out_dtype=None, order=HALF_ORDERS[0], weight_ready=False):
+def _(x, weight, bias=None, scale=None, out_dtype=None, order=HALF_ORDERS[0], overlap="launch"):
     shapes = f"x is {list(x.shape)} and weight is {list(weight.shape)}"
     torch._check(x.dim() == 2 and weight.dim() == 2, lambda: f"{shapes}: both must be 2-D")
     torch._check(x.shape[1] == weight.shape[1], lambda: f"{shapes}: their K differs")

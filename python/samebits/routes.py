@@ -20,7 +20,7 @@ FALLBACK = "BF16 fallback"
 
 def direct(
     x: Tensor, weight: Tensor, scale: Tensor, input_scale: Tensor | None, bias: Tensor | None, n: int, order: str,
-    out_dtype: torch.dtype, weight_ready: bool,
+    out_dtype: torch.dtype, overlap: str,
 ) -> Tensor:  # fmt: skip
     """``cast(scale[n] * (scale_x[m] * acc) [+ bias])`` of e4m3 activations and weight. x [M, K] -> [M, n].
 
@@ -30,13 +30,13 @@ def direct(
         q, scale_x = ops.quantize_per_token(x, None, weight.shape[1])
     else:
         q, scale_x = ops.quantize_static(x, input_scale, weight.shape[1]), input_scale
-    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, weight_ready)
+    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, overlap)
     return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
-    weight_ready: bool,
+    overlap: str,
 ) -> Tensor:  # fmt: skip
     """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
 
@@ -51,7 +51,7 @@ def block_scaled(
     for j in range(blocks):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
         part = ops.scaled_mm(
-            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, weight_ready
+            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, overlap
         )
         total = part if total is None else total + part
     total = total[:, :n]
@@ -59,7 +59,7 @@ def block_scaled(
 
 
 def half(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, out_dtype: torch.dtype, weight_ready: bool,
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, out_dtype: torch.dtype, overlap: str,
 ) -> Tensor:  # fmt: skip
     """Weight-only and the BF16 fallback, one definition: ``cast(scale[n] * acc [+ bias])`` of 16-bit activations and an
     e4m3 weight, which is exact in 16 bits, widened in the main loop or before. x [M, K] -> [M, n].
@@ -69,13 +69,13 @@ def half(
     """
     x = functional.pad(x.to(half_dtype(out_dtype)), (0, weight.shape[1] - x.shape[1]))
     if scale.dim() == 1:
-        out = ops.invariant_linear(x, weight, bias, scale=scale, out_dtype=out_dtype, weight_ready=weight_ready)
+        out = ops.invariant_linear(x, weight, bias, scale=scale, out_dtype=out_dtype, overlap=overlap)
         return out if out.shape[1] == n else out[:, :n].contiguous()
     total = None
     for j in range(scale.shape[0]):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
         part = ops.invariant_linear(
-            x[:, columns], weight[:, columns], scale=scale[j], out_dtype=torch.float32, weight_ready=weight_ready
+            x[:, columns], weight[:, columns], scale=scale[j], out_dtype=torch.float32, overlap=overlap
         )
         total = part if total is None else total + part
     return (total if bias is None else total + bias.to(torch.float32))[:, :n].to(out_dtype)
@@ -156,15 +156,15 @@ def operands_of(
 
 def compute(
     route: str, x: Tensor, operands: tuple[Tensor, Tensor], input_scale: Tensor | None, bias: Tensor | None, n: int,
-    order: str, out_dtype: torch.dtype, weight_ready: bool = False,
+    order: str, out_dtype: torch.dtype, overlap: str = "launch",
 ) -> Tensor:  # fmt: skip
-    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. weight_ready: see ops.scaled_mm."""
+    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. overlap: see ops.scaled_mm."""
     if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
     if route in (FALLBACK, WEIGHT_ONLY):
-        return half(x, operands[0], operands[1], bias, n, out_dtype, weight_ready)
-    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, weight_ready)
+        return half(x, operands[0], operands[1], bias, n, out_dtype, overlap)
+    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, overlap)

@@ -8,7 +8,8 @@ namespace samebits::cuda {
 
 namespace {
 
-constexpr bool Straight = false, Swapped = true;  // the operand words of the tables
+// The operand words of the tables: which operand is the MMA's first, and whether the weight is FP8 beside 16 bits.
+enum Word { Straight, Swapped, WeightOnly };
 
 struct NamedCost {
   std::string_view tile;
@@ -45,8 +46,20 @@ static constexpr NamedCost kCosts[] = {
 #undef SHAPE
 
 #define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  Tile{#name,     90,        tile_m,   tile_n,          tile_k,          cluster_m,              \
-       cluster_n, #schedule, operands, Order::k##order, OutKind::k##out, &kernel_##name},
+  Tile{#name,                                                                                    \
+       90,                                                                                       \
+       tile_m,                                                                                   \
+       tile_n,                                                                                   \
+       tile_k,                                                                                   \
+       cluster_m,                                                                                \
+       cluster_n,                                                                                \
+       #schedule,                                                                                \
+       operands != Straight,                                                                     \
+       Order::k##order,                                                                          \
+       OutKind::k##out,                                                                          \
+       &kernel_##name,                                                                           \
+       {},                                                                                       \
+       operands == WeightOnly},
 static constexpr std::array kTiles = with_costs(
     std::array{
 #include "cuda/sm90.def"

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/overlap.h"
 #include "cuda/cuda.h"
 #include "samebits/quantize.h"
 #include "samebits/rules.h"
@@ -116,18 +117,18 @@ GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, con
 }
 
 Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
-                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, bool weight_ready) {
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
   const Place place(a);
   GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
   p.order = parse_order(order);
   Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
   p.out = view_of("out", out);
-  run(p, place, a, weight_ready ? Overlap::kWeight : Overlap::kLaunch);
+  run(p, place, a, parse_overlap(overlap));
   return out;
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-              std::optional<ScalarType> out_dtype, std::string order, bool weight_ready) {
+              std::optional<ScalarType> out_dtype, std::string order, std::string overlap) {
   const Place place(x);
   GemmProblem p;
   p.order = parse_order(order);
@@ -141,7 +142,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias,
     if (scale) place.check("scale", *scale), p.scale_b = scales_of("scale", *scale, p.n());
     add_bias(p, place, bias);
   }
-  run(p, place, x, weight_ready ? Overlap::kWeight : Overlap::kLaunch);
+  run(p, place, x, parse_overlap(overlap));
   return out;
 }
 
@@ -274,10 +275,10 @@ void Place::check(const char* what, const Tensor& other) const {
 STABLE_TORCH_LIBRARY(samebits, m) {
   m.def(
       "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
-      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", bool weight_ready=False) -> Tensor");
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", str overlap=\"launch\") -> Tensor");
   m.def(
       "linear(Tensor x, Tensor weight, Tensor? bias=None, Tensor? scale=None, ScalarType? out_dtype=None, "
-      "str order=\"hopper-bf16\", bool weight_ready=False) -> Tensor");
+      "str order=\"hopper-bf16\", str overlap=\"launch\") -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
   m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
   m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");

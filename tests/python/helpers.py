@@ -62,24 +62,24 @@ def operands(m: int, n: int, k: int, device: torch.device | str = "cpu", per_cha
     return a, b, scale_a, scale_b
 
 
-class _SeesWeightReady(TorchDispatchMode):
-    """Notes what each call of scaled_mm or linear says about its weight."""
+class _SeesOverlap(TorchDispatchMode):
+    """Notes what each call of scaled_mm or linear may overlap."""
 
     def __init__(self):
         super().__init__()
-        self.said: list[bool] = []
+        self.said: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.samebits.scaled_mm.default:
-            self.said.append(len(args) > 7 and args[7])
+            self.said.append(args[7] if len(args) > 7 else "launch")
         elif func is torch.ops.samebits.linear.default:
-            self.said.append(len(args) > 6 and args[6])
+            self.said.append(args[6] if len(args) > 6 else "launch")
         return func(*args, **(kwargs or {}))
 
 
-def weight_ready_in(call: Callable[[], object]) -> list[bool]:
-    """``weight_ready`` of every scaled_mm and linear that ``call`` runs."""
-    with _SeesWeightReady() as mode:
+def overlaps_in(call: Callable[[], object]) -> list[str]:
+    """``overlap`` of every scaled_mm and linear that ``call`` runs."""
+    with _SeesOverlap() as mode:
         call()
     return mode.said
 

@@ -9,7 +9,7 @@ import torch
 
 import samebits
 import samebits.vllm as plugin
-from helpers import check_invariant, reference_half, same_bits, weight_ready_in
+from helpers import check_invariant, reference_half, same_bits
 from test_vllm import check, fake  # noqa: F401: a fixture
 
 LAYERS = "vllm.model_executor.layers."
@@ -57,16 +57,6 @@ def test_as_aten_linear_where_vllm_overrides_that(fake):  # noqa: F811
     module("batch_invariant").enable_batch_invariant_mode()
     ours = importlib.import_module("samebits.vllm.linear").linear_batch_invariant
     assert module("batch_invariant").OVERRIDES == {"aten::linear": ours}
-
-
-@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
-def test_a_weight_is_called_ready_where_only_layers_call(fake, monkeypatch, capability):  # noqa: F811
-    """As aten::linear, on 8.x, the function also meets weights that were dequantized right before."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    plugin.register()
-    apply, layer = module("linear").UnquantizedLinearMethod().apply, layer_of(64, 96)
-    assert weight_ready_in(lambda: apply(layer, torch.randn(3, 96).bfloat16())) == [capability >= (9, 0)]
 
 
 @pytest.mark.parametrize(

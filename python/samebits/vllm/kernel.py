@@ -21,6 +21,9 @@ ORDER = "hopper-fast"
 logger = init_logger("vllm.samebits")  # vLLM prints the loggers below "vllm" only
 _WEIGHT_SHAPES = (GroupShape.PER_TENSOR, GroupShape.PER_CHANNEL, GroupShape.PER_TOKEN)  # per token: [N, 1]
 _quantizer = "vllm"
+OVERLAP = {"vllm": "none", "samebits": "weight"}
+"""How the GEMM may start, by who quantizes: vLLM's quantizers never let the next kernel start early, so there is nothing
+to overlap."""
 _linears = False
 
 
@@ -111,8 +114,8 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             A = self._pad_to_alignment(A, dim=1, alignment=16)
         if bias is not None and B.shape[1] > n:
             bias = self._pad_to_alignment(bias, dim=0, alignment=16)
-        # B was written at loading, never by the kernel before this one.
-        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, weight_ready=True)
+        # "weight" is right: B was written at loading, never by the kernel before this one.
+        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, OVERLAP[_quantizer])
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 

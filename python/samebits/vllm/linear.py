@@ -21,7 +21,6 @@ USERS = ("vllm.model_executor.layers.linear", "vllm.model_executor.layers.vocab_
 
 logger = init_logger("vllm.samebits")
 _theirs = getattr(batch_invariant, NAME)
-_weight_ready = False
 
 
 def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -45,7 +44,7 @@ def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = 
     rows = input.reshape(-1, input.shape[-1])
     if rows.stride(1) != 1 or rows.stride(0) % 8:  # a copy has the same bits
         rows = rows.contiguous()
-    out = samebits.invariant_linear(rows, weight, bias, order=ORDER, weight_ready=_weight_ready)
+    out = samebits.invariant_linear(rows, weight, bias, order=ORDER, overlap="none")
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
 
@@ -64,15 +63,12 @@ def installed() -> bool:
 
 def install() -> bool:
     """Puts the function in the three places, if this GPU has the kernels; else a log line. Safe to run again."""
-    global _weight_ready
     reason = why_not()
     if reason:
         logger.warning_once("samebits leaves unquantized linears and lm_head to vLLM: %s", reason)
         return False
     if not installed():
         logger.info_once("samebits computes unquantized linears and lm_head, Order %s.", ORDER)
-    # As aten::linear it would meet weights that the kernel before it wrote.
-    _weight_ready = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
     setattr(batch_invariant, NAME, linear_batch_invariant)
     for module in USERS:
         if module in sys.modules:
