@@ -20,6 +20,7 @@ namespace samebits {
 /// of the four 16-bit fields of z, minus 131070, times 2^-15 (about normal, standard deviation 1.15), times 64 in the
 /// columns where mix(key ^ ~col) % 512 == 0, else times 16 where it is 0 modulo 64 (outlier channels). Exact in FP32.
 /// The rows are then quantized by the contract's formulas: per token, or static where the layer has an input scale.
+/// Under a 16-bit Order they are cast to the dtype of the output instead, and no input scale is used.
 struct VerifyLayer {
   std::string name;
   ConstView weight;                     ///< [N,K] e4m3
@@ -113,6 +114,8 @@ struct VerifyReport {
 
 /// Proves `layers`. Every pool row is computed alone (M = 1), then each batch size m computes windows of the pool that
 /// put pool row 0 first, in the middle and last, and every row of every window is compared with its bits alone.
+/// Under a 16-bit Order the activations are in the output's dtype, and on a GPU rows that widen the FP8 weight and rows
+/// that take it widened are compared with one another.
 /// The digest depends on the weights, the seed, the dtypes and the contract: never on batches, device or threads.
 /// NaN is compared like any other bits; check_values() of samebits/checkpoint.h refuses NaN weights by coordinate.
 /// Throws Error on layers that no kernel takes and on device faults.

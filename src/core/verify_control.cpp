@@ -26,7 +26,7 @@ GemmProblem one_output(const GemmProblem& p, int64_t row, int64_t col) {
   GemmProblem one = p;
   one.a = p.a.slice_rows(row, 1);
   one.b = p.b.slice_rows(col, 1);
-  if (!p.scale_a.is_per_tensor()) one.scale_a = Scales::per_tensor(p.scale_a.data + row);
+  if (p.scale_a && !p.scale_a.is_per_tensor()) one.scale_a = Scales::per_tensor(p.scale_a.data + row);
   if (!p.scale_b.is_per_tensor()) one.scale_b = Scales::per_tensor(p.scale_b.data + col);
   if (p.bias) one.bias = p.bias.slice_cols(col, 1);
   one.out = p.out.slice_rows(row, 1).slice_cols(col, 1);
@@ -38,10 +38,11 @@ GemmProblem one_output(const GemmProblem& p, int64_t row, int64_t col) {
 GemmProblem LayerProof::sample_problem(Order order, View out) const {
   GemmProblem p;
   p.order = order;
-  p.a = ConstView(pool_.data(), Dtype::kE4m3, kDigestRows, k_, k_padded_);
+  p.a = ConstView(pool_.data(), pool_dtype_, kDigestRows, k_, k_padded_);
   p.b = layer_.weight;
   const float *scale_a = pool_scale_.data(), *scale_b = layer_.weight_scale.data();
-  p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a, kDigestRows);
+  if (!pool_scale_.empty())
+    p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a, kDigestRows);
   p.scale_b = layer_.weight_scale.size() == 1 ? Scales::per_tensor(scale_b) : Scales::per_row(scale_b, n_);
   if (layer_.bias) p.bias = ConstView(bias_host_.data(), out.dtype, 1, n_);
   p.out = out;
@@ -70,7 +71,7 @@ void LayerProof::compare_sample(Order order, Dtype dtype, const std::vector<std:
     if (got == want) continue;
     ++result.sample.differing;
     if (result.first) continue;
-    const std::string_view kernel = choose(place_.device(), order, 1, n_padded_, k_padded_, dtype).kernel;
+    const std::string_view kernel = plan_alone(order, dtype).kernel;
     result.first = FirstDifference{0,
                                    i % n_,
                                    dtype,
@@ -96,12 +97,13 @@ std::vector<float> LayerProof::split_accumulators(Order order) {
   for (int64_t row = 0; row < kDigestRows; ++row)
     for (int half = 0; half < 2; ++half) {
       const int64_t first = half ? split : 0, count = half ? k_padded_ - split : split;
-      GemmProblem p = problem(order, row, 1, View(partial.data(), Dtype::kF32, 1, n_padded_));
+      const Plan plan = choose(place_.device(), order, 1, n_padded_, count, Dtype::kF32);
+      GemmProblem p = problem(plan, order, row, 1, View(partial.data(), Dtype::kF32, 1, n_padded_));
       p.a = p.a.slice_cols(first, count);
       p.b = p.b.slice_cols(first, count);
       p.scale_a = p.scale_b = Scales::per_tensor(static_cast<const float*>(unit.data()));
       p.bias = ConstView();
-      run(p, choose(place_.device(), order, 1, n_padded_, count, Dtype::kF32), false);
+      run(p, plan, false);
       place_.synchronize();
       partial.download(part.data(), part.size() * sizeof(float));
       if (half == 0)

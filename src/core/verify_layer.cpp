@@ -18,6 +18,22 @@ std::vector<int64_t> positions(int64_t m) {
   return p;
 }
 
+Plan LayerProof::plan(Order order, int64_t m, Dtype dtype, bool weight_only) const {
+  return choose(place_.device(), order, m, n_padded_, k_padded_, dtype, setup_.options.rules, weight_only);
+}
+
+/// For rows alone: of a 16-bit Order the row that widens the weight, where there is one.
+Plan LayerProof::plan_alone(Order order, Dtype dtype) const {
+  if (spec(order).operands == Operands::kHalf) {
+    try {
+      return plan(order, 1, dtype, true);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kUnsupported) throw;
+    }
+  }
+  return plan(order, 1, dtype, false);
+}
+
 std::vector<Plan> LayerProof::plans(Order order, int64_t m, Dtype dtype) const {
   const DeviceInfo& device = place_.device();
   std::vector<Plan> all;
@@ -29,17 +45,21 @@ std::vector<Plan> LayerProof::plans(Order order, int64_t m, Dtype dtype) const {
         if (e.code() != ErrorCode::kUnsupported) throw;  // a row that cannot run this shape has nothing to prove
       }
     }
-  if (all.empty()) all.push_back(choose(device, order, m, n_padded_, k_padded_, dtype, setup_.options.rules));
+  if (!all.empty()) return all;
+  all.push_back(plan(order, m, dtype, false));
+  if (const Plan alone = plan_alone(order, dtype); alone.tile && alone.tile->weight_only)
+    all.push_back(plan(order, m, dtype, true));
   return all;
 }
 
-GemmProblem LayerProof::problem(Order order, int64_t first_row, int64_t m, View out) const {
+GemmProblem LayerProof::problem(const Plan& plan, Order order, int64_t first_row, int64_t m, View out) const {
   GemmProblem p;
   p.order = order;
-  p.a = ConstView(a_.data(), Dtype::kE4m3, 2 * setup_.pool_rows, k_padded_).slice_rows(first_row, m);
-  p.b = b_;
+  p.a = ConstView(a_.data(), pool_dtype_, 2 * setup_.pool_rows, k_padded_).slice_rows(first_row, m);
+  p.b = plan.tile && !plan.tile->weight_only && spec(order).operands == Operands::kHalf ? wide_ : b_;
   const float* scale_a = static_cast<const float*>(scale_a_.data());
-  p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a + first_row, m);
+  if (!pool_scale_.empty())
+    p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a + first_row, m);
   const float* scale_b = static_cast<const float*>(scale_b_.data());
   p.scale_b = layer_.weight_scale.size() == 1 ? Scales::per_tensor(scale_b) : Scales::per_row(scale_b, n_padded_);
   if (layer_.bias) p.bias = ConstView(bias_.data(), out.dtype, 1, n_padded_);
@@ -72,10 +92,10 @@ void LayerProof::advance(int64_t rows, const VerifyResult& result) {
 }
 
 void LayerProof::compute_alone(Order order, Dtype dtype, VerifyResult& result) {
-  const Plan plan = choose(place_.device(), order, 1, n_padded_, k_padded_, dtype, setup_.options.rules);
+  const Plan plan = plan_alone(order, dtype);
   alone_.fill(0x5a);  // not what out_ is filled with: an element that neither run writes must differ
   for (int64_t row = 0; row < setup_.pool_rows; ++row) {
-    run(problem(order, row, 1, output(alone_, dtype, setup_.pool_rows).slice_rows(row, 1)), plan, true);
+    run(problem(plan, order, row, 1, output(alone_, dtype, setup_.pool_rows).slice_rows(row, 1)), plan, true);
     advance(1, result);
   }
   place_.synchronize();
@@ -92,7 +112,7 @@ void LayerProof::compare_batches(Order order, Dtype dtype, VerifyResult& result)
         const int64_t first_row = (pool - position) % pool;
         const View out = output(out_, dtype, m);
         out_.fill(0xa5);  // a row that no kernel writes must not keep an old answer
-        run(problem(order, first_row, m, out), plan, true);
+        run(problem(plan, order, first_row, m, out), plan, true);
         const cuda::Difference difference = compare_(ConstView(out).slice_cols(0, n_), alone, first_row);
         result.batches += {static_cast<uint64_t>(m * n_), difference.count};
         if (difference.count && !result.first) explain(difference, dtype, m, position, plan.kernel, result);
@@ -140,17 +160,17 @@ VerifyResult LayerProof::prove(Order order) {
     for (int64_t m : setup_.batches)
       rows_total_ += m * static_cast<int64_t>(positions(m).size() * plans(order, m, dtype).size());
   }
-  const std::vector<float> accumulators = split_accumulators(order);
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   for (Dtype dtype : setup_.dtypes) {
+    load_operands(order, dtype);
     load_bias(dtype);
     compute_alone(order, dtype, result);
     const std::vector<std::byte> alone = download_alone(dtype);
     XXH3_64bits_update(&state, alone.data(), alone.size());
     compare_batches(order, dtype, result);
     compare_sample(order, dtype, alone, result);
-    compare_control(dtype, accumulators, result);
+    compare_control(dtype, split_accumulators(order), result);
   }
   result.digest = XXH3_64bits_digest(&state);
   return result;

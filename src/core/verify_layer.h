@@ -36,12 +36,17 @@ class LayerProof {
   VerifyResult prove(Order order);
 
  private:
-  void make_pool();
-  void upload_weight();
+  void load_operands(Order order, Dtype dtype);
+  void make_activations();
+  void quantize_pool();
+  void cast_pool();
+  void upload_weight(const ConstView& weight, Memory& to) const;
   void upload_scales();
   void load_bias(Dtype dtype);
+  Plan plan(Order order, int64_t m, Dtype dtype, bool weight_only) const;
+  Plan plan_alone(Order order, Dtype dtype) const;
   std::vector<Plan> plans(Order order, int64_t m, Dtype dtype) const;
-  GemmProblem problem(Order order, int64_t first_row, int64_t m, View out) const;
+  GemmProblem problem(const Plan& plan, Order order, int64_t first_row, int64_t m, View out) const;
   View output(const Memory& memory, Dtype dtype, int64_t rows) const;
   void run(const GemmProblem& problem, const Plan& plan, bool under_proof);
   void compute_alone(Order order, Dtype dtype, VerifyResult& result);
@@ -58,14 +63,16 @@ class LayerProof {
   const VerifyLayer& layer_;
   const ProofSetup& setup_;
   const Place& place_;
-  int64_t n_, k_;                    // of the layer
-  int64_t n_padded_, k_padded_;      // as a GPU kernel takes them
-  std::vector<uint8_t> pool_;        // [pool_rows, k_padded] e4m3
-  std::vector<float> pool_scale_;    // pool_rows values, or 1 when static
+  int64_t n_, k_;                   // of the layer
+  int64_t n_padded_, k_padded_;     // as a GPU kernel takes them
+  std::vector<float> activations_;  // [pool_rows, k]
+  std::vector<std::byte> pool_;  // [pool_rows, k_padded] in pool_dtype_: e4m3, or the dtype under proof (16-bit Orders)
+  Dtype pool_dtype_ = Dtype::kF32;   // fp32: not made yet
+  std::vector<float> pool_scale_;    // pool_rows values, 1 when static, none for a pool that is not FP8
   std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
   Memory a_, scale_a_;               // the pool twice, so that every rotation is one window
-  Memory weight_, scale_b_, bias_;
-  ConstView b_;
+  Memory weight_, widened_, scale_b_, bias_;
+  ConstView b_, wide_;  // the e4m3 weight, and for rows that do not widen it a copy in pool_dtype_
   Memory out_, alone_;  // [pool_rows, n_padded]
   Memory workspace_;
   Comparison compare_;

@@ -29,66 +29,96 @@ LayerProof::LayerProof(const VerifyLayer& layer, const ProofSetup& setup)
       n_padded_(padded(place_, n_)),
       k_padded_(padded(place_, k_)),
       compare_(place_) {
-  make_pool();
-  upload_weight();
-  upload_scales();
+  make_activations();
+  upload_weight(layer_.weight, weight_);
+  b_ = place_.is_cpu() ? layer_.weight : ConstView(weight_.data(), Dtype::kE4m3, n_padded_, k_padded_);
   const size_t out_bytes = static_cast<size_t>(setup_.pool_rows * n_padded_) * size_of(Dtype::kBf16);
   out_ = Memory(place_, out_bytes);
   alone_ = Memory(place_, out_bytes);
 }
 
-void LayerProof::make_pool() {
+void LayerProof::make_activations() {
   const int64_t rows = setup_.pool_rows;
-  std::vector<float> x;
-  if (layer_.activations) {
-    const ConstView& given = layer_.activations;
-    x.resize(static_cast<size_t>(rows * k_));
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t col = 0; col < k_; ++col)
-        x[static_cast<size_t>(row * k_ + col)] = load(given.dtype, given.at(row % given.rows, col));
-  } else {
-    x = generate_activations(generator_key(setup_.options.seed, layer_.name), rows, k_, setup_.options.threads);
+  if (!layer_.activations) {
+    activations_ =
+        generate_activations(generator_key(setup_.options.seed, layer_.name), rows, k_, setup_.options.threads);
+    return;
   }
-  pool_.resize(static_cast<size_t>(rows * k_padded_));
+  const ConstView& given = layer_.activations;
+  activations_.resize(static_cast<size_t>(rows * k_));
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t col = 0; col < k_; ++col)
+      activations_[static_cast<size_t>(row * k_ + col)] = load(given.dtype, given.at(row % given.rows, col));
+}
+
+// FP8 Orders: quantized activations, one pool for every output. 16-bit Orders: activations in the dtype under proof,
+// and the weight as it is and widened, which are one definition.
+void LayerProof::load_operands(Order order, Dtype dtype) {
+  const bool half = spec(order).operands == Operands::kHalf;
+  const Dtype wanted = half ? dtype : Dtype::kE4m3;
+  if (pool_dtype_ == wanted) return;
+  place_.synchronize();
+  pool_dtype_ = wanted;
+  pool_.assign(static_cast<size_t>(setup_.pool_rows * k_padded_) * size_of(wanted), std::byte{0});
+  pool_scale_.clear();
+  if (half)
+    cast_pool();
+  else
+    quantize_pool();
+  a_ = Memory(place_, 2 * pool_.size());
+  a_.upload(pool_.data(), pool_.size());
+  a_.upload(pool_.data(), pool_.size(), pool_.size());
+  upload_scales();
+}
+
+void LayerProof::quantize_pool() {
   Launch cpu;
   cpu.threads = setup_.options.threads;
-  const ConstView from(x.data(), Dtype::kF32, rows, k_);
-  const View to(pool_.data(), Dtype::kE4m3, rows, k_padded_);
+  const ConstView from(activations_.data(), Dtype::kF32, setup_.pool_rows, k_);
+  const View to(pool_.data(), Dtype::kE4m3, setup_.pool_rows, k_padded_);
   if (layer_.input_scale.empty()) {
-    pool_scale_.resize(static_cast<size_t>(rows));
+    pool_scale_.resize(static_cast<size_t>(setup_.pool_rows));
     quantize_per_token(from, to, pool_scale_.data(), nullptr, cpu);
   } else {
     pool_scale_ = {layer_.input_scale[0]};
     quantize_static(from, pool_scale_.data(), to, cpu);
   }
-  a_ = Memory(place_, 2 * pool_.size());
-  a_.upload(pool_.data(), pool_.size());
-  a_.upload(pool_.data(), pool_.size(), pool_.size());
 }
 
-void LayerProof::upload_weight() {
+void LayerProof::cast_pool() {
+  const View to(pool_.data(), pool_dtype_, setup_.pool_rows, k_padded_);
+  for (int64_t row = 0; row < setup_.pool_rows; ++row)
+    for (int64_t col = 0; col < k_; ++col)
+      store(pool_dtype_, to.at(row, col), activations_[static_cast<size_t>(row * k_ + col)]);
+  if (place_.is_cpu()) return;  // the CPU backend widens the weight
   const ConstView& w = layer_.weight;
-  b_ = w;
+  std::vector<uint16_t> wide(static_cast<size_t>(n_ * k_));
+  for (int64_t row = 0; row < n_; ++row)
+    for (int64_t col = 0; col < k_; ++col)
+      store(pool_dtype_, &wide[static_cast<size_t>(row * k_ + col)], load(w.dtype, w.at(row, col)));
+  upload_weight(ConstView(wide.data(), pool_dtype_, n_, k_), widened_);
+  wide_ = ConstView(widened_.data(), pool_dtype_, n_padded_, k_padded_);
+}
+
+void LayerProof::upload_weight(const ConstView& w, Memory& to) const {
   if (place_.is_cpu()) return;  // read where it lies
-  const size_t bytes = static_cast<size_t>(n_padded_ * k_padded_);
-  weight_ = Memory(place_, bytes);
-  if (n_ == n_padded_ && w.row_stride == k_padded_) {
-    weight_.upload(w.data, bytes);
-  } else {
-    std::vector<uint8_t> staged(bytes);
-    for (int64_t row = 0; row < n_; ++row)
-      std::memcpy(staged.data() + row * k_padded_, w.at(row, 0), static_cast<size_t>(k_));
-    weight_.upload(staged.data(), bytes);
-  }
-  b_ = ConstView(weight_.data(), Dtype::kE4m3, n_padded_, k_padded_);
+  const size_t element = size_of(w.dtype), bytes = static_cast<size_t>(n_padded_ * k_padded_) * element;
+  to = Memory(place_, bytes);
+  if (n_ == n_padded_ && w.row_stride == k_padded_) return to.upload(w.data, bytes);
+  std::vector<std::byte> staged(bytes);
+  const View padded(staged.data(), w.dtype, n_padded_, k_padded_);
+  for (int64_t row = 0; row < n_; ++row)
+    std::memcpy(padded.at(row, 0), w.at(row, 0), static_cast<size_t>(k_) * element);
+  to.upload(staged.data(), bytes);
 }
 
 void LayerProof::upload_scales() {
-  std::vector<float> scale_a = pool_scale_;
-  if (scale_a.size() > 1) scale_a.insert(scale_a.end(), pool_scale_.begin(), pool_scale_.end());
-  scale_a_ = Memory(place_, scale_a.size() * sizeof(float));
-  scale_a_.upload(scale_a.data(), scale_a.size() * sizeof(float));
-
+  if (!pool_scale_.empty()) {
+    std::vector<float> scale_a = pool_scale_;
+    if (scale_a.size() > 1) scale_a.insert(scale_a.end(), pool_scale_.begin(), pool_scale_.end());
+    scale_a_ = Memory(place_, scale_a.size() * sizeof(float));
+    scale_a_.upload(scale_a.data(), scale_a.size() * sizeof(float));
+  }
   std::vector<float> scale_b(layer_.weight_scale.begin(), layer_.weight_scale.end());
   if (scale_b.size() > 1) scale_b.resize(static_cast<size_t>(n_padded_), 1.0f);
   scale_b_ = Memory(place_, scale_b.size() * sizeof(float));
