@@ -15,16 +15,14 @@ import argparse
 import json
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
+
+from peers import Peer, cells_of, run_peer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYERS = "qwen3-1.7b,llama3-8b"
 QUICK_M, QUICK_ROUNDS = "1,16,64,256,1024,8192", 3
-# As in src/cli/bench_operands.cpp and bench_timing.cpp: copies of a weight past the L2 cache, calls of a graph.
-ROTATE_BYTES, MOST_COPIES = 200 << 20, 64
-GRAPH_US, LEAST_US, MOST_CALLS = 800.0, 3.0, 192
 
 
 def arguments() -> argparse.Namespace:
@@ -69,77 +67,32 @@ def bench_command(args: argparse.Namespace, out: pathlib.Path, append: bool, **m
     return command + [word for name, value in options.items() if value for word in ("--" + name, value)]
 
 
-class TorchRowwise:
-    """torch._scaled_mm with one scale a token and a channel, fast accumulation, bf16 out, on one weight shape."""
+class Rowwise(Peer):
+    """`multiply(a, b, scale_a, scale_b)` with one scale a token and a channel, bf16 out, on one weight shape."""
 
-    def __init__(self, torch, max_m: int, n: int, k: int) -> None:
-        self.torch = torch
-        self.copies = max(2, min(MOST_COPIES, ROTATE_BYTES // (n * k) + 1))
-        self.a = self.codes(max_m, k)
-        self.b = self.codes(n, k).repeat(self.copies, 1).view(self.copies, n, k)
-        self.scale_a = torch.rand(max_m, 1, device="cuda") * 0.01 + 0.001
-        self.scale_b = torch.rand(1, n, device="cuda") * 0.01 + 0.001
-        self.largest = self.run(max_m, 0)
-
-    def codes(self, rows: int, columns: int):
-        """About normal, standard deviation 60, as quantization leaves them. uint8, so that copies are cheap."""
-        codes = self.torch.empty(rows, columns, dtype=self.torch.uint8, device="cuda")
-        for part in codes.split(4096):
-            normal = self.torch.randn(part.shape, device="cuda") * 60
-            part.copy_(normal.clamp(-448, 448).to(self.torch.float8_e4m3fn).view(self.torch.uint8))
-        return codes
+    def make(self, max_m: int, n: int, k: int) -> None:
+        self.a, self.b = self.codes(max_m, k), self.copies_of(self.codes(n, k))
+        self.scale_a = self.torch.rand(max_m, 1, device="cuda") * 0.01 + 0.001
+        self.scale_b = self.torch.rand(1, n, device="cuda") * 0.01 + 0.001
 
     def operands(self, m: int, copy: int) -> tuple:
         fp8 = self.torch.float8_e4m3fn
         return self.a[:m].view(fp8), self.b[copy].view(fp8).t(), self.scale_a[:m], self.scale_b
 
     def run(self, m: int, copy: int):
-        a, b, scale_a, scale_b = self.operands(m, copy)
-        return self.torch._scaled_mm(
-            a, b, scale_a=scale_a, scale_b=scale_b, out_dtype=self.torch.bfloat16, use_fast_accum=True
-        )
+        return self.multiply(*self.operands(m, copy))
 
-    def microseconds(self, m: int, about_us: float, rounds: int) -> float:
-        """Median of `rounds` replays of one CUDA graph whose calls rotate through the copies of the weight."""
-        torch = self.torch
-        calls = max(1, min(MOST_CALLS, int(GRAPH_US / max(about_us, LEAST_US))))
-        calls = calls if calls < self.copies else calls // self.copies * self.copies
-        stream = torch.cuda.Stream()
-        with torch.cuda.stream(stream):
-            self.run(m, 0)
-        stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            for call in range(calls):
-                self.run(m, call % self.copies)
-        times = []
-        for _ in range(rounds + 1):  # the first one warms up
-            start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            graph.replay()
-            stop.record()
-            stop.synchronize()
-            times.append(start.elapsed_time(stop) * 1000 / calls)
-        return statistics.median(times[1:])
-
-    def bits(self, m: int, samebits) -> dict:
-        got = self.run(m, 0).view(self.torch.int16)
-        found = {"same_bits": None}
-        if samebits:
-            ours = samebits.scaled_mm(*self.operands(m, 0), order="hopper-fast")
-            found["same_bits"] = self.torch.equal(got, ours.view(self.torch.int16))
-        if m < len(self.largest):
-            found["invariant"] = self.torch.equal(got, self.largest[:m].view(self.torch.int16))
-        return found
+    def ours(self, m: int, samebits):
+        return samebits.scaled_mm(*self.operands(m, 0), order="hopper-fast")
 
 
-def torch_line(ours: dict, us: float, bits: dict, version: str) -> dict:
-    """The line of torch at the shape and M of samebits' line `ours`."""
-    m, n, k = ours["m"], ours["n"], ours["k"]
-    line = {key: ours[key] for key in ("device", "driver", "date", "sms", "order", "shape", "m", "n", "k")}
-    rates = {"gbps": n * k / us * 1e-3, "tflops": 2 * m * n * k / us * 1e-6}
-    line |= {"kernel": "torch-rowwise", "us": us, **rates, **bits, "torch": version}
-    return {key: float(f"{value:.5g}") if isinstance(value, float) else value for key, value in line.items()}
+def torch_rowwise(torch):
+    """torch._scaled_mm, fast accumulation."""
+
+    def multiply(a, b, scale_a, scale_b):
+        return torch._scaled_mm(a, b, scale_a=scale_a, scale_b=scale_b, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+    return multiply
 
 
 def run_torch(lines: list[dict], rounds: int, out: pathlib.Path) -> None:
@@ -150,28 +103,8 @@ def run_torch(lines: list[dict], rounds: int, out: pathlib.Path) -> None:
         return print(f"torch-rowwise is left out: {error}")
     if not torch.cuda.is_available():
         return print(f"torch-rowwise is left out: torch {torch.__version__} sees no CUDA device")
-    try:
-        import samebits
-    except ImportError as error:
-        samebits = None
-        print(f"torch's bits are not compared: {error}")
-    cells: dict[tuple, list[dict]] = {}
-    for line in lines:
-        if line["kernel"] == "samebits" and line["order"] == "hopper-fast" and "shape" in line:
-            cells.setdefault((line["shape"], line["n"], line["k"]), []).append(line)
     with out.open("a") as file:
-        for (shape, n, k), ours in cells.items():
-            try:
-                side = TorchRowwise(torch, max(line["m"] for line in ours), n, k)
-                for line in ours:
-                    us = side.microseconds(line["m"], line["us"], rounds)
-                    made = torch_line(line, us, side.bits(line["m"], samebits), torch.__version__)
-                    print(json.dumps(made, separators=(",", ":")), file=file, flush=True)
-                    print(f"torch-rowwise {shape} m={line['m']}: {us:.2f} us, samebits {line['us']:.2f}", flush=True)
-            except RuntimeError as error:  # out of memory, or a shape that torch refuses
-                print(f"torch-rowwise {shape} is left out: {error}", file=sys.stderr)
-            side = None
-            torch.cuda.empty_cache()
+        run_peer("torch-rowwise", torch_rowwise, Rowwise, torch, cells_of(lines, "hopper-fast"), rounds, file)
 
 
 def main() -> int:

@@ -25,19 +25,32 @@ ARMS = {
         "VLLM_PLUGINS": "",
         "VLLM_DISABLED_KERNELS": "FlashInferFP8ScaledMMLinearKernel",
     },
+    "samebits-fp8": {"VLLM_BATCH_INVARIANT": "1", "VLLM_PLUGINS": "samebits", "SAMEBITS_VLLM_LINEAR": "vllm"},
     "samebits": {"VLLM_BATCH_INVARIANT": "1", "VLLM_PLUGINS": "samebits"},
+    "samebits-fused": {
+        "VLLM_BATCH_INVARIANT": "1",
+        "VLLM_PLUGINS": "samebits",
+        "SAMEBITS_VLLM_QUANTIZER": "samebits",
+    },
 }
 """default: vLLM's own choice, not invariant. fallback: BF16 GEMM on dequantized weights. vllm: vLLM's batch-invariant
-FP8 kernel. samebits: the plugin."""
+FP8 kernel. samebits-fp8: the plugin's FP8 linears alone. samebits: the plugin. samebits-fused: with its quantizer, norms
+and activations fused into it (other tokens)."""
 
-EXPECTED = {"vllm": "CutlassFP8ScaledMMLinearKernel", "samebits": "SamebitsFP8ScaledMMLinearKernel"}
+FUSED = {"inductor_passes": {"post_grad_custom_post_pass": "samebits.fuse_vllm"}}
+ENGINE_ARGUMENTS = {"samebits-fused": ["--compilation-config", json.dumps(FUSED)]}
+EXPECTED = {"vllm": "CutlassFP8ScaledMMLinearKernel"} | {
+    arm: "SamebitsFP8ScaledMMLinearKernel" for arm in ARMS if arm.startswith("samebits")
+}
+SAME_TOKENS = ("samebits-fp8", "samebits")
+"""Arms that must have the tokens and logprobs of arm vllm, bit for bit."""
 # A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
 SHARED_GPU = ["--gpu-memory-utilization", "0.05", "--kv-cache-memory-bytes", "10000000000"]
 
 
 def environment(arm: str) -> dict[str, str]:
     """The environment of a subprocess for the arm, with a compile cache of its own."""
-    env = {key: value for key, value in os.environ.items() if key not in ("VLLM_DISABLED_KERNELS", "SAMEBITS_VLLM")}
+    env = {key: value for key, value in os.environ.items() if key != "VLLM_DISABLED_KERNELS" and "SAMEBITS_VLLM" not in key}
     cache = env.get("VLLM_CACHE_ROOT", os.path.expanduser("~/.cache/vllm"))
     return env | ARMS[arm] | {"VLLM_CACHE_ROOT": os.path.join(cache, f"arm-{arm}"), "VLLM_LOGGING_LEVEL": "INFO"}
 
@@ -105,7 +118,7 @@ def engines(arms: list[str], out: Path, arguments: list[str], parallel: bool) ->
     with ExitStack() as stack:
 
         def start(arm: str) -> Engine:
-            engine = Engine(arm, out, arguments + SHARED_GPU * parallel)
+            engine = Engine(arm, out, arguments + ENGINE_ARGUMENTS.get(arm, []) + SHARED_GPU * parallel)
             stack.callback(engine.close)
             return engine
 

@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="Qwen/Qwen3-1.7B", help="a name or a folder")
     parser.add_argument("--real-weights", action="store_true", help="load the weights; default: dummy weights")
     parser.add_argument("--random", type=Path, metavar="CONFIG", help="random weights as vllm_tokens.py writes them")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "fallback", "vllm", "samebits"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8])
     parser.add_argument("--input-len", type=int, default=1024)
     parser.add_argument("--output-len", type=int, default=128)

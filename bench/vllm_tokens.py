@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from vllm_arms import ARMS, Engine, engines
+from vllm_arms import ARMS, SAME_TOKENS, Engine, engines
 
 
 def arguments() -> argparse.Namespace:
@@ -74,8 +74,9 @@ def verdict(rows: dict[str, dict]) -> list[str]:
             wrong.append("default: the control arm does not depend on the batch, so this test shows nothing")
         if arm != "default" and differ:
             wrong.append(f"{arm}: prompts differ from alone: {row['differ']}")
-    if {"vllm", "samebits"} <= rows.keys() and rows["vllm"]["hash"] != rows["samebits"]["hash"]:
-        wrong.append("samebits: other token ids or logprobs than vLLM's batch-invariant kernel")
+    for arm in SAME_TOKENS:
+        if {"vllm", arm} <= rows.keys() and rows["vllm"]["hash"] != rows[arm]["hash"]:
+            wrong.append(f"{arm}: other token ids or logprobs than vLLM's batch-invariant kernel")
     return wrong
 
 

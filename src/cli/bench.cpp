@@ -29,6 +29,7 @@ struct Options {
   std::vector<int64_t> m;
   std::string cublaslt, rules, device = "auto", overlap = "weight";
   int rounds = 7;
+  bool weight_only = false;
   LinesTo lines;
 };
 
@@ -124,6 +125,7 @@ struct Session {
   const BenchOptions& bench;
   Lines& lines;
   std::FILE* text;
+  bool weight_only = false;
   double read_gbps = 0;  ///< the read ceiling; 0 where there is none
   std::unique_ptr<Nvml> nvml = nullptr;
 
@@ -135,11 +137,17 @@ struct Session {
 bool run_cases(const Session& s, const std::vector<Case>& cases) {
   bool same = true;
   for (const Case& c : cases) {
-    BenchShape shape(s.place, c.shape.shape, largest(c.m));
+    std::optional<BenchShape> shape;
+    std::optional<Mix> mix;
     for (Order order : s.orders) {
+      if (mix != mix_of(order, s.weight_only)) {
+        mix = mix_of(order, s.weight_only);
+        shape.reset();
+        shape.emplace(s.place, c.shape.shape, largest(c.m), *mix);
+      }
       fmt::print(s.text, "\n{}, {}\n{}", name(order), c.shape.name, table_header());
       for (int64_t m : c.m) {
-        const std::vector<BenchResult> results = shape.run(order, m, s.bench);
+        const std::vector<BenchResult> results = shape->run(order, m, s.bench);
         const auto clocks = s.clocks();
         for (const BenchResult& r : results) {
           s.lines.write(fields_of(order, c.shape.name, c.shape.shape, m, r, clocks));
@@ -194,7 +202,8 @@ void run(const Options& options) {
   const std::vector<Case> cases = layers ? std::vector<Case>() : cases_of(options, device.is_cpu());
   BenchOptions bench = bench_options(options);
   check_kernels(options.kernels, device, orders);
-  for (const Case& c : cases) check_memory(device, c.shape.shape, largest(c.m));
+  for (const Case& c : cases)
+    for (Order order : orders) check_memory(device, c.shape.shape, largest(c.m), mix_of(order, options.weight_only));
   for (const std::string& model : options.layers) check_layer(device, model, largest(layer_sweep(options)));
   const std::optional<RuleSet> rules = load_rules_for(options.rules, {&device, 1});
   bench.rules = rules ? &*rules : nullptr;
@@ -211,7 +220,7 @@ void run(const Options& options) {
     fmt::print(text, "{}, driver for {}, {}, cuBLASLt {}\n", device.name, driver_of(device), today(),
                cublaslt ? cublaslt->version() : "not found");
   }
-  Session session{place, orders, bench, lines, text};
+  Session session{place, orders, bench, lines, text, options.weight_only};
   if (!device.is_cpu()) session.nvml = load_nvml(place);
   for (const Ceiling& c : measure_ceilings(place)) {
     Json line = {{"kernel", c.kernel}, {"us", five_digits(c.us)}};
@@ -248,6 +257,7 @@ void add_bench(CLI::App& app) {
       ->delimiter(',');
   bench->add_option("--overlap", options->overlap,
                     "how our rows start: none, launch, weight (the default); the fixed tile starts plainly");
+  bench->add_flag("--weight-only", options->weight_only, "16-bit Orders: an e4m3 weight beside bf16 tokens");
   bench->add_option("--cublaslt", options->cublaslt, "the libcublasLt.so to load, or none");
   bench->add_option("--rules", options->rules, "a rules file of `samebits tune`: what `samebits` stands for");
   bench->add_option("--device", options->device, "auto, cpu or cuda:N");

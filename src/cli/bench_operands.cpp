@@ -60,12 +60,12 @@ Memory random_codes(const Place& place, CodeStream stream, size_t bytes, int cop
   return filled(place, codes.data(), codes.size(), bytes, copies);
 }
 
-Memory random_bf16(const Place& place, size_t count, uint64_t key) {
+Memory random_bf16(const Place& place, size_t count, uint64_t key, int copies) {
   std::vector<uint16_t> values(std::min(count, kPoolHalves));
   for (size_t i = 0; i < values.size(); ++i)
     values[i] = static_cast<uint16_t>(encode(
         kFormatBf16, static_cast<float>(generated_integer(key, 0, static_cast<int64_t>(i), 0)) / kStandardDeviation));
-  return filled(place, values.data(), values.size() * 2, count * 2, 1);
+  return filled(place, values.data(), values.size() * 2, count * 2, copies);
 }
 
 Memory random_scales(const Place& place, int64_t count, uint64_t key) {
@@ -77,25 +77,38 @@ Memory random_scales(const Place& place, int64_t count, uint64_t key) {
   return memory;
 }
 
-Operands::Operands(const Place& place, Shape shape, int64_t max_m)
+namespace {
+Memory random(const Place& place, Dtype dtype, CodeStream stream, int64_t count, int copies) {
+  if (dtype == Dtype::kE4m3) return random_codes(place, stream, static_cast<size_t>(count), copies);
+  return random_bf16(place, static_cast<size_t>(count), stream == CodeStream::kTokens ? 1 : 2, copies);
+}
+}  // namespace
+
+Mix mix_of(Order order, bool weight_only) {
+  if (spec(order).operands == samebits::Operands::kFp8) return {};
+  return {Dtype::kBf16, weight_only ? Dtype::kE4m3 : Dtype::kBf16};
+}
+
+Operands::Operands(const Place& place, Shape shape, int64_t max_m, Mix mix)
     : shape_(shape),
-      copies_(copies_past_l2(place.device(), shape.n * shape.k)),
-      a_(random_codes(place, CodeStream::kTokens, static_cast<size_t>(max_m * shape.k))),
-      b_(random_codes(place, CodeStream::kWeights, static_cast<size_t>(shape.n * shape.k), copies_)),
+      mix_(mix),
+      copies_(copies_past_l2(place.device(), weight_bytes())),
+      a_(random(place, mix.a, CodeStream::kTokens, max_m * shape.k, 1)),
+      b_(random(place, mix.b, CodeStream::kWeights, shape.n * shape.k, copies_)),
       scale_a_(random_scales(place, max_m, 3)),
       scale_b_(random_scales(place, shape.n, 4)) {}
 
 GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, ScaleKind scales) const {
-  const auto* weights = static_cast<const std::byte*>(b_.data());
+  const auto* weight = static_cast<const std::byte*>(b_.data()) + copy * weight_bytes();
   const auto *scale_a = static_cast<const float*>(scale_a_.data()),
              *scale_b = static_cast<const float*>(scale_b_.data());
   const bool per_row = scales == ScaleKind::kPerRow;
   GemmProblem p;
   p.order = order;
-  p.a = ConstView(a_.data(), Dtype::kE4m3, m, shape_.k);
-  p.b = ConstView(weights + copy * shape_.n * shape_.k, Dtype::kE4m3, shape_.n, shape_.k);
-  p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);
-  p.scale_b = per_row ? Scales::per_row(scale_b, shape_.n) : Scales::per_tensor(scale_b);
+  p.a = ConstView(a_.data(), mix_.a, m, shape_.k);
+  p.b = ConstView(weight, mix_.b, shape_.n, shape_.k);
+  if (mix_.a == Dtype::kE4m3) p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);
+  if (mix_.b == Dtype::kE4m3) p.scale_b = per_row ? Scales::per_row(scale_b, shape_.n) : Scales::per_tensor(scale_b);
   p.out = View(out, Dtype::kBf16, m, shape_.n);
   return p;
 }
@@ -111,11 +124,14 @@ Launch plain_launch(const Place& place, Memory& workspace) {
   return launch;
 }
 
-void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m) {
+void check_memory(const DeviceInfo& device, Shape shape, int64_t max_m, Mix mix) {
   // In double: the products of three numbers up to 2^31 pass 2^63.
   const double m = static_cast<double>(max_m), n = static_cast<double>(shape.n), k = static_cast<double>(shape.k);
   const int outputs = device.is_cpu() ? kCpuOutputs : kGpuOutputs;
-  const double held = m * k + copies_past_l2(device, shape.n * shape.k) * n * k + outputs * 2 * m * n;
+  const int64_t a_bytes = static_cast<int64_t>(size_of(mix.a)), b_bytes = static_cast<int64_t>(size_of(mix.b));
+  const double copies = copies_past_l2(device, shape.n * shape.k * b_bytes);
+  const double held =
+      static_cast<double>(a_bytes) * m * k + static_cast<double>(b_bytes) * copies * n * k + outputs * 2 * m * n;
   const double memory = device.is_cpu()
                             ? static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE))
                             : static_cast<double>(device.memory);

@@ -66,6 +66,12 @@ void Lines::write(const Json& fields) {
   if (!file_) throw Error(ErrorCode::kIo, "the disk refused a line of --out");
 }
 
+namespace {
+int64_t weight_bytes(Shape shape, const BenchResult& result) {
+  return shape.n * shape.k * static_cast<int64_t>(size_of(result.weight));
+}
+}  // namespace
+
 Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t m, const BenchResult& r,
                const std::optional<Nvml::Clocks>& clocks) {
   Json line = {{"order", name(order)},
@@ -76,9 +82,10 @@ Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t 
                {"kernel", r.kernel},
                {"us", five_digits(r.us)},
                {"same_bits", r.same_bits},
-               {"gbps", five_digits(gigabytes_a_second(shape.n * shape.k, r.us))},
+               {"gbps", five_digits(gigabytes_a_second(weight_bytes(shape, r), r.us))},
                {"tflops", five_digits(teraflops(m, shape, r.us))}};
   if (!r.row.empty()) line["row"] = r.row;
+  if (r.weight != Dtype::kE4m3 || spec(order).operands != samebits::Operands::kFp8) line["weight"] = name(r.weight);
   if (r.overlap) line["overlap"] = name(*r.overlap);
   if (r.tile) line["tile"] = {r.tile->m, r.tile->n, r.tile->k};
   if (r.tile) line["tiles"] = tiles_of(*r.tile, m, shape.n);
@@ -110,9 +117,11 @@ std::string table_line(int64_t m, Shape shape, const std::vector<BenchResult>& r
   const auto ratio = [&](const BenchResult* r) {
     return r ? fmt::format("{:.2f}", r->us / ours.us) : std::string("-");
   };
-  const BenchResult* outer = find("cublaslt-outer") ? find("cublaslt-outer") : find("cublaslt-outer-slow");
+  const BenchResult* outer = nullptr;
+  for (const char* peer : {"cublaslt-outer", "cublaslt-outer-slow", "cublaslt-bf16"})
+    if (!outer) outer = find(peer);
   return fmt::format("{:7}  {:11.2f}  {:15} {:9.3g}  {:7.4g}  {:8.2f}  {:>10}  {:>6}  {:>6}  {}\n", m, ours.us,
-                     ours.row, teraflops(m, shape, ours.us), gigabytes_a_second(shape.n * shape.k, ours.us),
+                     ours.row, teraflops(m, shape, ours.us), gigabytes_a_second(weight_bytes(shape, ours), ours.us),
                      best / ours.us, ratio(find("fixed-tile")), ratio(outer), ratio(find("cublaslt-tensor")),
                      same ? "all rows" : "DIFFERENT");
 }

@@ -34,9 +34,9 @@ struct BenchShape::Side {
   const Memory* own_bits = nullptr;
 };
 
-BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m)
+BenchShape::BenchShape(const Place& place, Shape shape, int64_t max_m, Mix mix)
     : place_(place),
-      operands_(place, shape, max_m),
+      operands_(place, shape, max_m, mix),
       max_m_(max_m),
       out_(place, static_cast<size_t>(max_m * shape.n) * 2) {
   launch_ = plain_launch(place, workspace_);
@@ -52,7 +52,8 @@ const Memory& BenchShape::reference(Order order, ScaleKind scales) {
     DeviceInfo held = place_.device();
     held.certified = false;
     const auto [n, k] = operands_.shape();
-    gemm(operands_.problem(order, max_m_, 0, at->second.data(), scales), choose(held, order, max_m_, n, k), launch_);
+    gemm(operands_.problem(order, max_m_, 0, at->second.data(), scales),
+         choose(held, order, max_m_, n, k, Dtype::kBf16, nullptr, operands_.mix().weight_only()), launch_);
     place_.synchronize();
   }
   return at->second;
@@ -63,7 +64,7 @@ const Memory* BenchShape::own_reference(const char* kernel, const CublasLt& libr
   const auto [at, is_new] = own_references_.try_emplace(kernel);
   if (is_new) {
     Memory output(place_, out_.size());
-    const GemmProblem p = operands_.problem(Order::kHopperFast, max_m_, 0, output.data(), scales);
+    const GemmProblem p = operands_.problem(*reference_order_, max_m_, 0, output.data(), scales);
     const CublasLtMatmul matmul(library, p, call);
     if (matmul.size() > 0 && accepts(place_, [&](int) { matmul.run(0, p.b.data, launch_); }))
       at->second = std::move(output);
@@ -84,10 +85,13 @@ void BenchShape::add_rows(Order order, int64_t m, const BenchOptions& options, s
     sides.push_back(
         {result, [=, this](int copy) { gemm(operands_.problem(order, m, copy, out_.data()), plan, launch); }, &bits});
   };
-  const std::string_view chosen = choose(device, order, m, shape.n, shape.k, Dtype::kBf16, options.rules).kernel;
+  const bool weight_only = operands_.mix().weight_only();
+  const std::string_view chosen =
+      choose(device, order, m, shape.n, shape.k, Dtype::kBf16, options.rules, weight_only).kernel;
   for (std::string_view row : kernels(device, order)) {
     const bool wanted = options.every_row || std::count(options.rows.begin(), options.rows.end(), row) > 0;
     const auto plan = wanted || row == chosen ? plan_of(device, row, m, shape) : std::nullopt;
+    if (plan && plan->tile && plan->tile->weight_only != weight_only) continue;
     if (plan) add(wanted ? "samebits:" + std::string(row) : "samebits", *plan, options.overlap);
     if (const auto fixed = row == fixed_tile(shape.n) ? plan_of(device, row, m, shape) : std::nullopt)
       add("fixed-tile", *fixed, Overlap::kNone);
@@ -109,6 +113,9 @@ void BenchShape::add_cublaslt(Order order, int64_t m, const BenchOptions& option
            &reference(order, scales), own});
     }
   };
+  if (operands_.mix() == Mix{Dtype::kBf16, Dtype::kBf16})
+    return add("cublaslt-bf16", ScaleKind::kPerRow, {false, false, 8, kWorkspaceBytes});
+  if (operands_.mix() != Mix{}) return;  // it has no product of mixed types
   add(fast ? "cublaslt-outer" : "cublaslt-outer-slow", ScaleKind::kPerRow, {fast, true, 8, kWorkspaceBytes});
   // torch._scaled_mm with one scale a tensor: the first suggestion, fast accumulation.
   if (fast) add("cublaslt-tensor", ScaleKind::kPerTensor, {true, false, 1, kTorchWorkspaceBytes});
@@ -134,12 +141,16 @@ void BenchShape::compare(int64_t m, std::vector<Side>& sides) {
 
 int BenchShape::launches(int64_t m) const {
   const double n = static_cast<double>(operands_.shape().n), k = static_cast<double>(operands_.shape().k);
-  const double ideal_us = std::max(2.0 * static_cast<double>(m) * n * k / 1e9, n * k / 3e6);  // 1 PFLOP/s, 3 TB/s
+  const double flops = operands_.mix().a == Dtype::kE4m3 ? 1e9 : 0.7e9;  // 1 and 0.7 PFLOP/s, 3 TB/s
+  const double ideal_us =
+      std::max(2.0 * static_cast<double>(m) * n * k / flops, static_cast<double>(operands_.weight_bytes()) / 3e6);
   return calls_a_graph(ideal_us, operands_.copies());
 }
 
 void BenchShape::drop_slow_suggestions(int launches, std::vector<Side>& sides) {
-  const auto is_peer = [](const Side& side) { return side.result.kernel.starts_with("cublaslt-outer"); };
+  const auto is_peer = [](const Side& side) {
+    return side.result.kernel.starts_with("cublaslt-") && side.result.kernel != "cublaslt-tensor";
+  };
   std::vector<Enqueue> peers;
   for (const Side& side : sides)
     if (is_peer(side)) peers.push_back(side.enqueue);
@@ -165,6 +176,7 @@ std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOpti
   for (size_t i = 0; i < sides.size(); ++i) {
     BenchResult& result = sides[i].result;
     result.us = us[i];
+    result.weight = operands_.mix().b;
     const auto known =
         std::find_if(results.begin(), results.end(), [&](const BenchResult& r) { return r.kernel == result.kernel; });
     if (known == results.end())
@@ -174,7 +186,7 @@ std::vector<BenchResult> BenchShape::run(Order order, int64_t m, const BenchOpti
   }
   // What choose() picks is a row too: the same timing under a second name.
   const auto [n, k] = operands_.shape();
-  const Plan plan = choose(place_.device(), order, m, n, k, Dtype::kBf16, options.rules);
+  const Plan plan = choose(place_.device(), order, m, n, k, Dtype::kBf16, options.rules, operands_.mix().weight_only());
   const std::string chosen = "samebits:" + std::string(plan.kernel);
   for (size_t i = 0; i < results.size(); ++i)
     if (results[i].kernel == chosen) {

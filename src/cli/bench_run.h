@@ -14,13 +14,14 @@ namespace samebits::cli {
 
 /// One kernel at one M.
 struct BenchResult {
-  std::string kernel;      ///< samebits, samebits:<row>, fixed-tile, or a peer: cublaslt-outer, -outer-slow, -tensor
-  std::string row;         ///< the row behind samebits and fixed-tile, else empty
-  double us = 0;           ///< microseconds a call, median
-  bool same_bits = false;  ///< every output has the bits of the Order's fixed row at the largest M
+  std::string kernel;  ///< samebits, samebits:<row>, fixed-tile, or a peer: cublaslt-outer, -outer-slow, -tensor, -bf16
+  std::string row;     ///< the row behind samebits and fixed-tile, else empty
+  double us = 0;       ///< microseconds a call, median
+  bool same_bits = false;               ///< every output has the bits of the Order's fixed row at the largest M
   std::optional<Overlap> overlap = {};  ///< how a row was launched; nothing for a peer
   const Tile* tile = nullptr;           ///< of a row on a GPU; null for a peer
   std::optional<SplitK> split_k = {};   ///< of a peer's algorithm
+  Dtype weight = Dtype::kE4m3;          ///< element type of the weight
   std::optional<bool> invariant = {};   ///< of a peer below the largest M: its own bits there are these too
 };
 
@@ -40,8 +41,9 @@ std::string_view fixed_tile(int64_t n);
 /// A shape with its operands and outputs; calls rotate through the copies of the weight.
 class BenchShape {
  public:
-  BenchShape(const Place& place, Shape shape, int64_t max_m);
-  /// Times all sides of `order` at `m`. Their outputs are compared with rows [0, m) of the Order's output at max_m.
+  BenchShape(const Place& place, Shape shape, int64_t max_m, Mix mix = {});
+  /// Times all sides of `order`, which takes the mix, at `m`. Their outputs are compared with rows [0, m) of the
+  /// Order's output at max_m.
   std::vector<BenchResult> run(Order order, int64_t m, const BenchOptions& options);
 
  private:

@@ -111,17 +111,21 @@ CublasLtMatmul::CublasLtMatmul(const CublasLt& library, const GemmProblem& probl
   check(api.desc_create(&description_, kCompute32F, kR32F), "cublasLtMatmulDescCreate");
   set(kTransA, kOpT);
   set(kTransB, kOpN);
-  set(kFastAccumulation, static_cast<int8_t>(call.fast_accumulation));
+  const bool fp8 = problem.a.dtype == Dtype::kE4m3;
+  const int type = fp8 ? kR8FE4M3 : kR16BF;
+  if (fp8) set(kFastAccumulation, static_cast<int8_t>(call.fast_accumulation));
   if (call.outer_vector) {  // one scale a tensor is the default
     set(kScaleModeA, kOuterVector32F);
     set(kScaleModeB, kOuterVector32F);
   }
-  set(kScalePointerA, problem.scale_b.data);
-  set(kScalePointerB, problem.scale_a.data);
+  if (fp8) {
+    set(kScalePointerA, problem.scale_b.data);
+    set(kScalePointerB, problem.scale_a.data);
+  }
   const uint64_t m = static_cast<uint64_t>(problem.m()), n = static_cast<uint64_t>(problem.n()),
                  k = static_cast<uint64_t>(problem.k());
-  check(api.layout_create(&weight_, kR8FE4M3, k, n, problem.b.row_stride), "cublasLtMatrixLayoutCreate");
-  check(api.layout_create(&tokens_, kR8FE4M3, k, m, problem.a.row_stride), "cublasLtMatrixLayoutCreate");
+  check(api.layout_create(&weight_, type, k, n, problem.b.row_stride), "cublasLtMatrixLayoutCreate");
+  check(api.layout_create(&tokens_, type, k, m, problem.a.row_stride), "cublasLtMatrixLayoutCreate");
   check(api.layout_create(&result_, kR16BF, n, m, problem.out.row_stride), "cublasLtMatrixLayoutCreate");
 
   void* preference = nullptr;

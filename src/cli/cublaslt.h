@@ -42,8 +42,8 @@ struct SplitK {
   std::string_view reduction;  ///< "none", "in place", "compute type", "output type", or "unknown"
 };
 
-/// One problem (e4m3, no bias, bf16 out) prepared for cuBLASLt, with the library's best suggestions for it. The
-/// CublasLt must outlive it.
+/// One problem (e4m3 with scales or bf16 without, no bias, bf16 out) prepared for cuBLASLt, with the library's best
+/// suggestions for it. The CublasLt must outlive it.
 class CublasLtMatmul {
  public:
   /// No suggestion: size() is 0.

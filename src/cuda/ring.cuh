@@ -274,7 +274,7 @@ struct Ring : Row {
               if (c == 1 && previous >= 0) release(previous);
               const uint8_t* const block = stage + (c * kShape.blocks + share * kBlocks) * p.g.rows * kChunkBytes;
 #pragma unroll
-              for (int b = 0; b < kBlocks; ++b) widened[c][b].load(block + b * p.g.rows * kChunkBytes);
+              for (int b = 0; b < kBlocks; ++b) widened[c][b].load(block + b * p.g.rows * kChunkBytes, p.g.rows);
               const uint32_t y = ring16 + at.stage * stage16 + x16 + c * kRatio * y_chunk16;
               issue_widened(acc[0], widened[c], y, step == 0 && c == 0);
             }

@@ -27,6 +27,11 @@ struct RingWalk {
   };
 
   static __device__ void locate(const RingParams& p, Place& at) {
+    if (p.g.tiles_y == 1) {  // what follows without its divisions, which a decode step would wait for
+      at.x = (at.tile * kCluster + rank()) * kBlocks;
+      at.y = 0;
+      return;
+    }
     const int per_group = p.g.group * p.g.tiles_y, group = at.tile / per_group, rest = at.tile - group * per_group;
     const int first = group * p.g.group, width = min(p.g.group, p.g.tiles_x - first);
     const int x = first + rest % width;

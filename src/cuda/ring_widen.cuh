@@ -48,8 +48,10 @@ struct Widened {
   /// From rows of 128 bytes that lie with the 128-byte swizzle: 16 bytes, one step of K, stay together.
   /// PTX ISA, "Register Fragments" of wgmma.m64nNk16: thread 4g + t of a warp holds columns 2t, 2t+1, 2t+8, 2t+9 of
   /// rows g and g + 8 of the warp's 16.
-  __device__ void load(const uint8_t* block) {
+  /// Only `rows` of the 64 were loaded: a warp without any of them has nothing to widen.
+  __device__ void load(const uint8_t* block, int rows) {
     const int thread = threadIdx.x % 128, g = thread % 32 / 4, t = thread % 4;
+    if (thread / 32 * 16 >= rows) return;
     const uint8_t* const row = block + (thread / 32 * 16 + g) * 128 + 2 * t;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
+import peers
 import ratios
 import run
 
@@ -140,7 +141,7 @@ def test_the_commands_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torchs_line_has_the_fields_of_a_cell() -> None:
-    made = run.torch_line(ours(8, 10.0), 12.3456789, {"same_bits": None}, "2.13.0")
+    made = peers.peer_line("torch-rowwise", ours(8, 10.0), 12.3456789, {"same_bits": None}, "2.13.0")
     cells, _ = ratios.cells_of([ours(8, 10.0), made])
     assert cells[0].ratio("torch-rowwise") == 1.2346
     assert made["same_bits"] is None and made["order"] == "hopper-fast"
