@@ -18,7 +18,8 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   // Chunks that are loaded together follow each other in whole swizzle atoms of 8 rows.
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
   g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
-  const int64_t slots = std::max(1, sms / s.cluster);
+  // A cluster lies within a GPC of 16 or 18 SMs: of 132 SMs, 32 hold four blocks each, not 33.
+  const int64_t slots = std::max(1, sms / s.cluster - (s.cluster > 2));
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
