@@ -47,8 +47,8 @@ struct HostProblem {
     return {order,
             a.view(),
             b.view(),
-            scales(scale_a.data(), scale_a.size()),
-            scales(scale_b.data(), scale_b.size()),
+            view_of(order, scale_a, a.cols),
+            view_of(order, scale_b, b.cols),
             bias ? bias->view() : ConstView(),
             result.view()};
   }
@@ -57,14 +57,14 @@ struct HostProblem {
   }
 };
 
-/// A problem with random data of one kind; per-token and per-channel scales.
+/// A problem with random data of one kind; per-token and per-channel scales, or one for each block.
 inline HostProblem random_problem(Random& random, Order order, Data kind, int64_t m, int64_t n, int64_t k,
                                   Dtype out = Dtype::kBf16, bool with_bias = false) {
   HostProblem p{order,
                 fp8_matrix(random, kind, m, k),
                 fp8_matrix(random, kind, n, k),
-                random_scales(random, m),
-                random_scales(random, n),
+                random_scales(random, scales_of_a(order, m, k)),
+                random_scales(random, scales_of_b(order, n, k)),
                 std::nullopt,
                 out};
   if (with_bias) {
@@ -161,7 +161,9 @@ inline HostProblem take_rows(const HostProblem& p, int64_t first, int64_t count)
   HostProblem rows = p;
   rows.a = Matrix(p.a.dtype, count, p.a.cols, p.a.row_stride);
   std::memcpy(rows.a.bytes.data(), p.a.view().at(first, 0), rows.a.bytes.size());
-  if (p.scale_a.size() > 1) rows.scale_a.assign(p.scale_a.begin() + first, p.scale_a.begin() + first + count);
+  const int64_t cols = scale_blocks(p.order, p.a.cols, 1);
+  if (p.scale_a.size() > 1 || spec(p.order).scale_block)
+    rows.scale_a.assign(p.scale_a.begin() + first * cols, p.scale_a.begin() + (first + count) * cols);
   return rows;
 }
 

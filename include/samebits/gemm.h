@@ -12,13 +12,15 @@ namespace samebits {
 
 /// out[m,n] = cast(scale_b[n] * (scale_a[m] * acc(m,n)) [+ bias[n], fused]), acc = a[m,:] . b[n,:] in the Order.
 /// a [M,K], b [N,K] (row n is output channel n), out [M,N]; scale_a 1 or M values, scale_b 1 or N values, FP32.
+/// An Order with scale_block = 128 has the scales inside acc, and out = cast(acc [+ bias[n]]): scale_a
+/// [M, ceil(K/128)], scale_b [ceil(N/128), ceil(K/128)], any strides (M fastest for instance).
 /// All memory lies on the device that the call runs on. The call owns nothing and keeps no pointer.
 struct GemmProblem {
   Order order = Order::kHopperFast;
   ConstView a;     ///< [M,K], e4m3 or e5m2
   ConstView b;     ///< [N,K], e4m3 or e5m2
-  Scales scale_a;  ///< one value or one per row of a
-  Scales scale_b;  ///< one value or one per row of b
+  Scales scale_a;  ///< one value, one per row of a, or blocks
+  Scales scale_b;  ///< one value, one per row of b, or blocks
   ConstView bias;  ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
   View out;        ///< [M,N] bf16, fp16 or fp32
 

@@ -81,7 +81,8 @@ struct BasicView {
 using View = BasicView<void>;
 using ConstView = BasicView<const void>;
 
-/// FP32 scales of an operand: [1,1] for one value, [rows,1] for one per row (token of a, channel of b).
+/// FP32 scales of an operand: [1,1] for one value, [rows,1] for one per row (token of a, channel of b), or a matrix of
+/// blocks (OrderSpec::scale_block): [M, ceil(K/128)] of a, [ceil(N/128), ceil(K/128)] of b. Strides in elements.
 struct Scales {
   const float* data = nullptr;
   int64_t rows = 0;
@@ -91,9 +92,17 @@ struct Scales {
 
   static Scales per_tensor(const float* value) { return {value, 1, 1, 0, 0}; }
   static Scales per_row(const float* values, int64_t rows, int64_t stride = 1) { return {values, rows, 1, stride, 0}; }
+  /// A dense row-major matrix.
+  static Scales blocks(const float* values, int64_t rows, int64_t cols) { return {values, rows, cols, cols, 1}; }
   bool is_per_tensor() const { return rows == 1 && cols == 1; }
   /// The scale of row `row`, whether there is one for all or one for each.
   float of_row(int64_t row) const { return data[rows == 1 ? 0 : row * row_stride]; }
+  /// Those of rows [first, first + count).
+  Scales slice_rows(int64_t first, int64_t count) const {
+    return {data + first * row_stride, count, cols, row_stride, col_stride};
+  }
+  /// The scale of block [row, col].
+  float at(int64_t row, int64_t col) const { return data[row * row_stride + col * col_stride]; }
 };
 
 }  // namespace samebits

@@ -49,6 +49,15 @@ inline void check_scales(const char* what, const Scales& s, int64_t rows) {
     bad_input("{}: shape [{},{}], it must be [1,1] or [{},1]", what, s.rows, s.cols, rows);
 }
 
+/// One value for each block: exactly [rows, cols], at any strides that are not negative.
+inline void check_block_scales(const char* what, const Scales& s, int64_t rows, int64_t cols, Order order) {
+  if (!s.data && rows && cols) bad_input("{}: null pointer", what);
+  if (s.rows != rows || s.cols != cols)
+    bad_input("{}: shape [{},{}], {} needs [{},{}]", what, s.rows, s.cols, name(order), rows, cols);
+  if (s.row_stride < 0 || s.col_stride < 0)
+    bad_input("{}: strides ({},{}) are negative", what, s.row_stride, s.col_stride);
+}
+
 /// Elements that are not FP8.
 inline void check_float(const char* what, const ConstView& v) {
   check_view(what, v);
