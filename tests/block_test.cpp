@@ -87,18 +87,25 @@ TEST_P(BlockTest, StridesOfScales) {
   EXPECT_TRUE(same_bits(got.view(), want.view()));
 }
 
-// vLLM's test_block_fp8.py: M x N x K, and 32 x 576 x 7168. Rows of all of it against the reference by sample.
-TEST(BlockShapes, Vllm) {
-  Random random{6};
-  struct Shape {
-    int64_t m, n, k;
-  };
+struct Shape {
+  int64_t m, n, k;
+};
+
+// vLLM's test_block_fp8.py: M x N x K, and 32 x 576 x 7168.
+std::vector<Shape> vllm_shapes() {
   std::vector<Shape> shapes = {{32, 576, 7168}};
   for (int64_t m : {1, 7, 8, 83, 4096})
     for (int64_t n : {128, 512, 576, 7168, 13824})
-      for (int64_t k : {256, 3884, 4096, 13824, 16384})
-        if (m * n * k <= int64_t{1} << 30) shapes.push_back({m, n, k});
-  ASSERT_GE(shapes.size(), 70u);
+      for (int64_t k : {256, 3884, 4096, 13824, 16384}) shapes.push_back({m, n, k});
+  return shapes;
+}
+
+// As many of them as a CPU does in a minute, against the reference by sample.
+TEST(BlockShapes, Vllm) {
+  Random random{6};
+  std::vector<Shape> shapes = vllm_shapes();
+  std::erase_if(shapes, [](const Shape& s) { return s.m * s.n * s.k > int64_t{1} << 29; });
+  ASSERT_GE(shapes.size(), 50u);
   for (const Shape& s : shapes) {
     const HostProblem p = random_problem(random, kBlock, Data::kNormal, s.m, s.n, s.k);
     const Matrix got = on_cpu(p);
@@ -110,6 +117,69 @@ TEST(BlockShapes, Vllm) {
       ASSERT_EQ(bits_at(got.view(), row, col), bits_at(want.view(), 0, 0))
           << s.m << "x" << s.n << "x" << s.k << " [" << row << "," << col << "]";
     }
+  }
+}
+
+class BlockGpuTest : public ::testing::TestWithParam<const DeviceInfo*> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BlockGpuTest);
+INSTANTIATE_TEST_SUITE_P(On, BlockGpuTest, ::testing::ValuesIn(gpus()), place_name);
+
+// All of them with the row that choose() picks, as views of the largest, against rows alone on the CPU. K = 3884 is
+// 3888 here: no row takes it, and the linear layer pads it.
+TEST_P(BlockGpuTest, VllmShapes) {
+  Random random{9};
+  const Shape most{4096, 13824, 16384};
+  const HostProblem all = random_problem(random, kBlock, Data::kNormal, most.m, most.n, most.k);
+  OnDevice on_device(*GetParam(), all);
+  for (const Shape& s : vllm_shapes()) {
+    const int64_t k = (s.k + 15) / 16 * 16, blocks = (k + 127) / 128;
+    const auto part = [&](GemmProblem p, int64_t first, int64_t rows) {
+      p.a = p.a.slice_rows(first, rows).slice_cols(0, k);
+      p.b = p.b.slice_rows(0, s.n).slice_cols(0, k);
+      p.scale_a = p.scale_a.slice_rows(first, rows);
+      p.scale_b = p.scale_b.slice_rows(0, (s.n + 127) / 128);
+      p.scale_a.cols = p.scale_b.cols = blocks;
+      return p;
+    };
+    GemmProblem p = part(on_device.problem(), 0, s.m);
+    p.out = View(p.out.data, all.out, s.m, s.n, most.n);
+    gemm(p, {.device = GetParam()});
+    const Matrix got = on_device.result();
+    for (int64_t row : {int64_t{0}, s.m / 2, s.m - 1}) {
+      Matrix want(all.out, 1, s.n), unused(all.out, 1, 1);
+      GemmProblem alone = part(all.on_host(unused), row, 1);
+      alone.out = want.view();
+      gemm(alone);
+      ASSERT_TRUE(same_bits(ConstView(got.view()).slice_rows(row, 1).slice_cols(0, s.n), want.view()))
+          << s.m << "x" << s.n << "x" << s.k << " row " << row;
+    }
+  }
+}
+
+// Token scales with M fastest, as vLLM's quantizer writes them, and weight scales with gaps, through every row.
+TEST_P(BlockGpuTest, StridesOfScalesAreHonoured) {
+  Random random{10};
+  const int64_t m = 150, n = 400, k = 1040, blocks = 9, channels = 4;
+  const HostProblem p = random_problem(random, kBlock, Data::kNormal, m, n, k);
+  const Matrix want = on_cpu(p);
+  std::vector<float> by_token(static_cast<size_t>((m + 2) * blocks)), gaps(static_cast<size_t>(channels * 32), NAN);
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t b = 0; b < blocks; ++b)
+      by_token[static_cast<size_t>(b * (m + 2) + r)] = p.scale_a[static_cast<size_t>(r * blocks + b)];
+  for (int64_t r = 0; r < channels; ++r)
+    for (int64_t b = 0; b < blocks; ++b)
+      gaps[static_cast<size_t>(r * 32 + 3 * b)] = p.scale_b[static_cast<size_t>(r * blocks + b)];
+  OnDevice on_device(*GetParam(), p);
+  cuda::Buffer scale_a(by_token.size() * sizeof(float)), scale_b(gaps.size() * sizeof(float));
+  scale_a.upload(by_token.data(), scale_a.size());
+  scale_b.upload(gaps.data(), scale_b.size());
+  for (std::string_view kernel : kernels(*GetParam(), kBlock)) {
+    on_device.renew(p.a);
+    GemmProblem strided = on_device.problem();
+    strided.scale_a = {static_cast<const float*>(scale_a.data()), m, blocks, 1, m + 2};
+    strided.scale_b = {static_cast<const float*>(scale_b.data()), channels, blocks, 32, 3};
+    gemm(strided, choose_named(*GetParam(), kernel, m, n, k), {.device = GetParam()});
+    EXPECT_TRUE(same_bits(on_device.result().view(), want.view())) << kernel;
   }
 }
 

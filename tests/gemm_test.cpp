@@ -22,6 +22,7 @@ class GemmTest : public ::testing::TestWithParam<const DeviceInfo*> {
   }
 };
 
+constexpr Order kHopperOrders[] = {Order::kHopperFast, Order::kHopperPromoted, Order::kHopperBlock128};
 constexpr Dtype kOuts[] = {Dtype::kBf16, Dtype::kF16, Dtype::kF32};
 
 // Every row of the tables against the CPU, over kinds of data, output types, bias and edges of its tile.
@@ -55,7 +56,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderOverManyTiles) {
   const int64_t m = device().is_cpu() ? 70 : 5200,
                 n = device().is_cpu() ? 48 : 1296;  // the CPU has no tiles to run out of
   Random random{14};
-  for (Order order : {Order::kHopperFast, Order::kHopperPromoted})
+  for (Order order : kHopperOrders)
     for (int64_t k : {80, 1040}) {
       const HostProblem p = random_problem(random, order, Data::kNormal, m, n, k);
       const Matrix want = expected(p);
@@ -92,7 +93,7 @@ TEST_P(GemmTest, OneScaleForAllEqualsThatScaleForEach) {
 // The M sweep of vLLM's kernel tests: each row of each batch against the row alone.
 TEST_P(GemmTest, BatchSizeAndPositionNeverChangeARow) {
   Random random{3};
-  for (Order order : {Order::kHopperFast, Order::kHopperPromoted})
+  for (Order order : kHopperOrders)
     for (int64_t nk : {32, 64, 96}) {
       const HostProblem all = random_problem(random, order, Data::kCancelling, 127, nk, nk);
       std::vector<Matrix> alone;

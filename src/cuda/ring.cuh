@@ -22,6 +22,7 @@
 
 #include "cuda/launch.h"
 #include "cuda/ring_epilogue.cuh"
+#include "cuda/ring_scales.cuh"
 #include "cuda/ring_walk.cuh"
 #include "cuda/tensor_map.h"
 #include "cuda/tile.h"
@@ -42,6 +43,8 @@ struct Ring {
   static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
   static constexpr bool kPromoted = spec(kOrder).promote_every != 0;
   static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
+  static constexpr bool kBlockScaled = spec(kOrder).scale_block != 0;
+  static_assert(!kBlockScaled || (kPromoted && spec(kOrder).scale_block == kScaleBlock), "one chain has one scale");
   static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
   static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
   using E = cutlass::float_e4m3_t;
@@ -51,22 +54,24 @@ struct Ring {
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
-  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : 32);
+  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 64 : 32);
   static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32,
                        kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
-  using Epilogue = RingEpilogue<kCols>;
+  using Epilogue = RingEpilogue<kCols, kBlockScaled>;
   using Walk = RingWalk<kSharing * kBlocks, kCols, kCluster>;
   using Place = typename Walk::Place;
+  using Scales = RingScales<Walk, kSharing * kBlocks, kCols, kChunks>;
   static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
-  static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks,
-                                    kCluster,           kStagingBytes, kWarpgroups > 1 || kCols > 64};
+  static constexpr RingShape kShape{
+      kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kBlockScaled};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   /// Two stages of whole blocks: what the row cannot do without.
-  static constexpr int64_t kLeastShared =
-      1024 + kStaticBytes + kStagingBytes + 2 * kChunks * (64 * kShape.blocks + kCols) * kChunkBytes;
+  static constexpr int64_t kLeastShared = 1024 + kStaticBytes + kStagingBytes +
+                                          2 * kChunks * (64 * kShape.blocks + kCols) * kChunkBytes +
+                                          (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
 
@@ -136,7 +141,8 @@ struct Ring {
       for (int i = 0; i < kAcc; ++i) cute::warpgroup_fence_operand(d[b][i]);
   }
 
-  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, Barrier* full, Empty* empty) {
+  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, const float* scales,
+                                 Barrier* full, Empty* empty) {
     const int warpgroup = kWarpgroups == 1 ? 0 : __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
     const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
                    x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;
@@ -167,12 +173,21 @@ struct Ring {
       cute::warpgroup_commit_batch();
       fence(d);
     };
-    const auto add = [&](float(&d)[kBlocks][kAcc]) {
+    // Adds a finished chain, that of chunk c of a step, to the totals. Gives its stage back if `last`.
+    const auto finish = [&](float(&d)[kBlocks][kAcc], int stage, int step, int c, bool last) {
+      if (!kBlockScaled && last) release(stage);
       fence(d);
+      if constexpr (kBlockScaled) {
+        const bool exists = step * kChunks + c < p.scales.blocks;
+        Scales::add(total, d, scales + stage * Scales::kStageFloats, c, share * kBlocks, exists);
+        __syncwarp();  // one lane speaks for the scales that all have read
+        if (last) release(stage);
+      } else {
 #pragma unroll
-      for (int b = 0; b < kBlocks; ++b)
+        for (int b = 0; b < kBlocks; ++b)
 #pragma unroll
-        for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
+          for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
+      }
     };
     Place tile = Walk::begin(p);
     const int first_tile = tile.tile;
@@ -217,17 +232,14 @@ struct Ring {
           start(acc[0], step);
           start(acc[1], step + 1);
           cute::warpgroup_wait<1>();
-          release(even);
-          add(acc[0]);
+          finish(acc[0], even, step, 0, true);
           cute::warpgroup_wait<0>();
-          release(previous);
-          add(acc[1]);
+          finish(acc[1], previous, step + 1, 0, true);
         }
         if (step < p.steps) {
           start(acc[0], step);
           cute::warpgroup_wait<0>();
-          release(previous);
-          add(acc[0]);
+          finish(acc[0], previous, step, 0, true);
         }
       } else {
         for (int step = 0; step < p.steps; ++step) {
@@ -237,8 +249,7 @@ struct Ring {
             issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
             if constexpr (kPromoted) {
               cute::warpgroup_wait<0>();
-              if (c == kChunks - 1) release(at.stage);
-              add(acc[0]);
+              finish(acc[0], at.stage, step, c, c == kChunks - 1);
             }
           }
           if constexpr (!kPromoted) {
@@ -281,11 +292,12 @@ struct Ring {
     __shared__ alignas(8) uint64_t barriers[2 * kMaxStages];
     uint8_t* const ring = dynamic + (1024 - cute::cast_smem_ptr_to_uint(dynamic) % 1024) % 1024;
     uint8_t* const staging = ring + p.g.shared_memory - 1024 - kStagingBytes;
+    float* const scales = reinterpret_cast<float*>(staging) - p.g.stages * Scales::kStageFloats;
     auto* const full = reinterpret_cast<Barrier*>(barriers);
     auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
     if (threadIdx.x == 0) {
       for (int i = 0; i < p.g.stages; ++i) {
-        full[i].init(1);
+        full[i].init(kBlockScaled ? 1 + Scales::kWarp : 1);
         empty[i].init(kSharing * 4 * kCluster);
       }
       cutlass::arch::fence_barrier_init();
@@ -299,9 +311,11 @@ struct Ring {
     if (threadIdx.x >= kWarpgroups * 128) {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
       if (threadIdx.x == kWarpgroups * 128) produce(p, ring, full, empty);
+      if constexpr (kBlockScaled)
+        if (threadIdx.x / 32 == kWarpgroups * 4 + 1) Scales::produce(p, scales, full, empty);
     } else {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
-      consume(p, ring, staging, full, empty);
+      consume(p, ring, staging, scales, full, empty);
     }
     if constexpr (kCluster > 1) {  // a block must not end while another may write into it
       __syncwarp();
@@ -336,6 +350,8 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   p.steps = static_cast<int>(ceil_div(q.k(), kChunks * kChunkBytes));
   // Note: L2 keeps the next weight beside what this kernel uses, as long as it is no more than half of it.
   p.prefetch = static_cast<int>(kPrefetchBytes / (static_cast<int64_t>(p.g.clusters) * kCluster * p.g.x_bytes));
+  p.scales = {q.scale_b.row_stride, q.scale_b.col_stride, q.scale_a.row_stride, q.scale_a.col_stride,
+              static_cast<int>(ceil_div(q.k(), kScaleBlock))};
   p.per_channel = !q.scale_b.is_per_tensor();
   p.per_token = !q.scale_a.is_per_tensor();
   p.fp16 = q.out.dtype == Dtype::kF16;
