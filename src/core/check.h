@@ -8,6 +8,7 @@
 #include "cuda/tile.h"
 #include "samebits/error.h"
 #include "samebits/gemm.h"
+#include "samebits/quantize.h"
 #include "samebits/types.h"
 
 namespace samebits {
@@ -70,6 +71,17 @@ inline void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
   check_written("q", q);
   if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
     bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
+}
+
+/// The scales of the groups of x.
+inline void check_groups(const GroupScales& scales, const ConstView& x) {
+  const View& s = scales.scale;
+  if (s.dtype != Dtype::kF32) bad_input("scale is {}; it must be fp32", name(s.dtype));
+  const int64_t groups = (x.cols + kGroup - 1) / kGroup;
+  if (s.rows != x.rows || s.cols != groups)
+    bad_input("scale is [{},{}], groups of {} of an input of [{},{}] have [{},{}]", s.rows, s.cols, kGroup, x.rows,
+              x.cols, x.rows, groups);
+  check_written("scale", s);
 }
 
 /// A GPU that this build has kernels for. It reads rows at any stride; within a row elements are adjacent.
