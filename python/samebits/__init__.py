@@ -4,7 +4,8 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; with block scales :func:`block_scaled_mm`,
+:func:`quantize_per_group`, :func:`quantize_weight_blocks`; between two linear layers
 :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer;
 :func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
 :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
@@ -16,32 +17,42 @@ from .convert import calibrate, convert, explain
 from .fused import (
     add_rms_norm,
     add_rms_norm_quantize,
+    add_rms_norm_quantize_per_group,
     rms_norm,
     rms_norm_quantize,
+    rms_norm_quantize_per_group,
     silu_mul,
     silu_mul_quantize,
+    silu_mul_quantize_per_group,
 )
 from .linear import Fp8Linear
 from .ops import (
+    BLOCK_ORDERS,
     ORDERS,
+    block_scaled_mm,
     cutlass_scaled_mm,
     dequantize,
     kernel,
     load_rules,
+    quantize_per_group,
     quantize_per_token,
     quantize_static,
     quantize_weight,
+    quantize_weight_blocks,
     rules_digest,
     scaled_mm,
 )
 
 __version__ = "0.1.0"
 __all__ = [
+    "BLOCK_ORDERS",
     "ORDERS",
     "Fp8Linear",
     "SamebitsConfig",
     "add_rms_norm",
     "add_rms_norm_quantize",
+    "add_rms_norm_quantize_per_group",
+    "block_scaled_mm",
     "calibrate",
     "convert",
     "cutlass_scaled_mm",
@@ -49,15 +60,19 @@ __all__ = [
     "explain",
     "kernel",
     "load_rules",
+    "quantize_per_group",
     "quantize_per_token",
     "quantize_static",
     "quantize_weight",
+    "quantize_weight_blocks",
     "rms_norm",
     "rms_norm_quantize",
+    "rms_norm_quantize_per_group",
     "rules_digest",
     "scaled_mm",
     "silu_mul",
     "silu_mul_quantize",
+    "silu_mul_quantize_per_group",
 ]
 
 

@@ -52,7 +52,7 @@ def convert(
         model: on any device; layers stay where they are.
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
         heads: also convert output heads, task heads and routers.
-        scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
+        scales: "channel", "tensor" or "block". order: one of ``samebits.ORDERS``.
         trainable: keep each weight as a parameter and train it through the quantizers.
 
     Returns:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import ops
-from .weights import BLOCK, dequantized, pad, round_up
+from .weights import dequantized, pad, round_up
 
 DIRECT = "direct FP8"
 BLOCK_SCALED = "block-scaled"
@@ -38,24 +38,13 @@ def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
     weight_ready: bool,
 ) -> Tensor:  # fmt: skip
-    """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
+    """Activations in groups of 128 along K, weight in 128 x 128 blocks: :func:`samebits.block_scaled_mm`.
 
-    ``total = sum over blocks j of scale[j, n] * (scale_x[m, j] * acc_j)``, then the bias, then one cast.
-    weight [Np, Kp] with Kp a multiple of 128; scale [Kp / 128, Np], one row for each block of K.
+    x [M, K] -> [M, n]. weight [Np, Kp] and bias [Np] are padded to multiples of 16, which starts no new block.
     """
-    m, blocks = x.shape[0], scale.shape[0]
-    x = functional.pad(x, (0, blocks * BLOCK - x.shape[1]))
-    q, scale_x = ops.quantize_per_token(x.reshape(m * blocks, BLOCK))
-    q, scale_x = q.view(m, blocks * BLOCK), scale_x.view(m, blocks).t().contiguous()
-    total = None
-    for j in range(blocks):
-        columns = slice(j * BLOCK, (j + 1) * BLOCK)
-        part = ops.scaled_mm(
-            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, weight_ready
-        )
-        total = part if total is None else total + part
-    total = total[:, :n]
-    return (total if bias is None else total + bias[:n].to(torch.float32)).to(out_dtype)
+    q, scale_x = ops.quantize_per_group(x, weight.shape[1])
+    out = ops.block_scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, weight_ready)
+    return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 @torch.library.custom_op("samebits::linear_by_row", mutates_args=())
@@ -96,7 +85,7 @@ class StraightThrough(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x if master is not None else None, first, second)
         ctx.dtypes = (x.dtype, None if master is None else master.dtype, None if bias is None else bias.dtype)
-        ctx.weight = (route, n, x.shape[1])
+        ctx.weight = (n, x.shape[1])
         operands = (first,) if second is None else (first, second)
         return compute(route, x, operands, input_scale, bias, n, order, out_dtype)
 
@@ -115,14 +104,9 @@ class StraightThrough(torch.autograd.Function):
         return grad_x, grad_master, grad_bias, None, None, None, None, None, None, None
 
 
-def weight_of(route: str, n: int, k: int, first: Tensor, second: Tensor | None) -> Tensor:
+def weight_of(n: int, k: int, first: Tensor, second: Tensor | None) -> Tensor:
     """The [n, k] weight in bfloat16 from the operands of a route."""
-    if second is None:
-        return first
-    if route == BLOCK_SCALED:
-        scale = second.t()[:n].repeat_interleave(BLOCK, 1)[:, :k]
-        return (first[:n, :k].to(torch.float32) * scale).to(torch.bfloat16)
-    return dequantized(first, second, n, k)
+    return first if second is None else dequantized(first, second, n, k)
 
 
 def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
@@ -131,10 +115,7 @@ def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]
     rows = round_up(n, 16)
     if route in (FALLBACK, WEIGHT_ONLY):
         return (dequantized(weight, scale, n, k),)
-    if route == BLOCK_SCALED:
-        per_row = scale.repeat_interleave(BLOCK, 0)[:n].t()  # [ceil(K / 128), N]
-        return pad(weight, rows, round_up(k, BLOCK)), pad(per_row.contiguous(), scale.shape[1], rows)
-    if scale.numel() > 1:
+    if route == DIRECT and scale.numel() > 1:
         scale = pad(scale.reshape(1, -1), 1, rows).reshape(-1)
     return pad(weight, rows, round_up(k, 16)), scale
 
@@ -146,10 +127,10 @@ def compute(
     """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. weight_ready: see ops.scaled_mm."""
     if route in (FALLBACK, WEIGHT_ONLY):
         return by_row(x, operands[0], bias, out_dtype)
-    if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
+    if route == BLOCK_SCALED:
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
     return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, weight_ready)
