@@ -41,6 +41,9 @@ const std::vector<uint8_t>& pool(CodeStream stream) {
   return stream == CodeStream::kTokens ? kTokens : kWeights;
 }
 
+// Blocks of 128 that share a scale, in an Order that has them.
+int64_t blocks_of(int64_t extent) { return (extent + 127) / 128; }
+
 // `bytes` of the pool's, `copies` times over.
 Memory filled(const Place& place, const void* pool, size_t pool_bytes, size_t bytes, int copies) {
   Memory memory(place, bytes * static_cast<size_t>(copies));
@@ -79,11 +82,12 @@ Memory random_scales(const Place& place, int64_t count, uint64_t key) {
 
 Operands::Operands(const Place& place, Shape shape, int64_t max_m)
     : shape_(shape),
+      max_m_(max_m),
       copies_(copies_past_l2(place.device(), shape.n * shape.k)),
       a_(random_codes(place, CodeStream::kTokens, static_cast<size_t>(max_m * shape.k))),
       b_(random_codes(place, CodeStream::kWeights, static_cast<size_t>(shape.n * shape.k), copies_)),
-      scale_a_(random_scales(place, max_m, 3)),
-      scale_b_(random_scales(place, shape.n, 4)) {}
+      scale_a_(random_scales(place, max_m * blocks_of(shape.k), 3)),
+      scale_b_(random_scales(place, std::max(shape.n, blocks_of(shape.n) * blocks_of(shape.k)), 4)) {}
 
 GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, ScaleKind scales) const {
   const auto* weights = static_cast<const std::byte*>(b_.data());
@@ -94,6 +98,12 @@ GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, Scale
   p.order = order;
   p.a = ConstView(a_.data(), Dtype::kE4m3, m, shape_.k);
   p.b = ConstView(weights + copy * shape_.n * shape_.k, Dtype::kE4m3, shape_.n, shape_.k);
+  if (spec(order).scale_block) {  // tokens fastest, as vLLM's and our quantizers write them
+    p.scale_a = {scale_a, m, blocks_of(shape_.k), 1, max_m_};
+    p.scale_b = Scales::blocks(scale_b, blocks_of(shape_.n), blocks_of(shape_.k));
+    p.out = View(out, Dtype::kBf16, m, shape_.n);
+    return p;
+  }
   p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);
   p.scale_b = per_row ? Scales::per_row(scale_b, shape_.n) : Scales::per_tensor(scale_b);
   p.out = View(out, Dtype::kBf16, m, shape_.n);

@@ -132,7 +132,7 @@ def test_opcheck(half_device, monkeypatch):
     if half_rows(half_device, weight_only=True):
         check(OPS.linear.default, x, weight.to(FP8), None, scale)
     learns = [t.detach().requires_grad_() for t in (x, weight, bias)]
-    check(OPS.linear.default, *learns, scale, torch.float16, "hopper-bf16", True)
+    check(OPS.linear.default, *learns, scale, torch.float16, "hopper-bf16", "weight")
 
 
 @pytest.mark.parametrize("with_scale", [False, True])
