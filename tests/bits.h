@@ -143,6 +143,28 @@ inline std::vector<OrderSpec> orders_of(Operands operands) {
 }
 
 /// FP32 scales between 2^-12 and 2^-4 with full significands, now and then negative.
+/// Blocks of an extent that share a scale in the Order; `otherwise` where it has no block scales.
+inline int64_t scale_blocks(Order order, int64_t extent, int64_t otherwise) {
+  const int64_t block = spec(order).scale_block;
+  return block ? (extent + block - 1) / block : otherwise;
+}
+/// How many scales `a` [m,k] and `b` [n,k] have: one for each row, or one for each block.
+inline int64_t scales_of_a(Order order, int64_t m, int64_t k) { return m * scale_blocks(order, k, 1); }
+inline int64_t scales_of_b(Order order, int64_t n, int64_t k) {
+  return scale_blocks(order, n, n) * scale_blocks(order, k, 1);
+}
+/// None, one for all rows, or one for each.
+inline Scales row_scales(const float* data, int64_t count) {
+  if (count == 0) return {};
+  return count == 1 ? Scales::per_tensor(data) : Scales::per_row(data, count);
+}
+/// Dense scales of an operand with K columns. One value alone is for the whole operand, but for block scales.
+inline Scales view_of(Order order, const std::vector<float>& scales, int64_t k) {
+  const int64_t count = static_cast<int64_t>(scales.size()), cols = scale_blocks(order, k, 1);
+  if (spec(order).scale_block) return Scales::blocks(scales.data(), count / cols, cols);
+  return row_scales(scales.data(), count);
+}
+
 inline std::vector<float> random_scales(Random& random, int64_t count) {
   std::vector<float> s(static_cast<size_t>(count));
   for (float& x : s) {

@@ -37,13 +37,13 @@ struct Case {
        Dtype a_dtype = Dtype::kE4m3, Dtype b_dtype = Dtype::kE4m3)
       : a(fp8_matrix(random, kind, m, k, a_dtype)),
         b(fp8_matrix(random, kind, n, k, b_dtype)),
-        scale_a(random_scales(random, m)),
-        scale_b(random_scales(random, n)) {
+        scale_a(random_scales(random, testing::scales_of_a(order, m, k))),
+        scale_b(random_scales(random, testing::scales_of_b(order, n, k))) {
     problem.order = order;
     problem.a = a.view();
     problem.b = b.view();
-    problem.scale_a = Scales::per_row(scale_a.data(), m);
-    problem.scale_b = Scales::per_row(scale_b.data(), n);
+    problem.scale_a = testing::view_of(order, scale_a, k);
+    problem.scale_b = testing::view_of(order, scale_b, k);
     problem.out.dtype = Dtype::kF32;
   }
 
@@ -143,7 +143,7 @@ TEST_P(CpuGemmTest, ZerosArePositiveAndKeepTheirSignThroughScales) {
   for (const OrderSpec& order : orders_of(Operands::kFp8)) {
     Case c(random, order.order, 4, 20, 96, Data::kMostlyZero);
     for (std::byte& code : c.a.bytes) code &= std::byte{0x80};  // zeros of both signs
-    c.scale_b[3] = -1.0f;
+    c.scale_b[c.scale_b.size() - 1] = -1.0f;
     ASSERT_TRUE(c.same()) << order.name;
     c.add_bias(random, Dtype::kBf16);
     std::fill(c.bias->bytes.begin(), c.bias->bytes.end(), std::byte{0});
@@ -242,13 +242,13 @@ TEST_P(CpuGemmTest, EveryStride) {
       }
       std::vector<float> scale_a(20, -7.0f), scale_b(90, -7.0f);
       for (size_t m = 0; m < 10; ++m) scale_a[2 * m] = c.scale_a[m];
-      for (size_t n = 0; n < 30; ++n) scale_b[3 * n] = c.scale_b[n];
+      for (size_t n = 0; n < c.scale_b.size(); ++n) scale_b[3 * n] = c.scale_b[n];
       Matrix out(dtype, 30, 10, 11);
       GemmProblem p = c.problem;
       p.a = ConstView(a.view().data, Dtype::kE4m3, 10, 90, 1, 10);
       p.b = ConstView(b.view().data, Dtype::kE4m3, 30, 90, 1, 64);
       p.scale_a = Scales::per_row(scale_a.data(), 10, 2);
-      p.scale_b = Scales::per_row(scale_b.data(), 30, 3);
+      p.scale_b = Scales::per_row(scale_b.data(), static_cast<int64_t>(c.scale_b.size()), 3);
       p.out = View(out.view().data, dtype, 10, 30, 1, 11);
       cpu::gemm(p, 1);
       ASSERT_TRUE(same_bits(p.out, want.view())) << order.name << " " << name(dtype);
@@ -287,7 +287,7 @@ TEST_P(CpuGemmTest, ARowHasItsBitsInEveryBatchAndOnAnyThreads) {
         Matrix part(Dtype::kBf16, m, 70);
         GemmProblem p = c.problem;
         p.a = c.a.view().slice_rows(first, m);
-        p.scale_a = Scales::per_row(c.scale_a.data() + first, m);
+        p.scale_a = c.problem.scale_a.slice_rows(first, m);
         p.out = part.view();
         cpu::gemm(p, 2);
         ASSERT_TRUE(same_bits(part.view(), ConstView(all.view()).slice_rows(first, m)))
@@ -324,7 +324,7 @@ TEST_P(CpuGemmTest, ALargerProblemAgainstSampledReference) {
     for (int64_t row : {0, 7, 32}) {
       GemmProblem p = c.problem;
       p.a = c.a.view().slice_rows(row, 1);
-      p.scale_a = Scales::per_row(c.scale_a.data() + row, 1);
+      p.scale_a = c.problem.scale_a.slice_rows(row, 1);
       Matrix want(Dtype::kBf16, 1, 131);
       p.out = want.view();
       reference_gemm(p);

@@ -115,6 +115,75 @@ TEST_P(CpuQuantizeTest, PerTokenOfOrdinaryValuesWithUpperBound) {
   }
 }
 
+// The smallest power of two that is not below x, by comparison.
+float power_from(float x) {
+  if (std::isinf(x)) return x;
+  float power = 0x1p-126f;
+  while (power < x) power *= 2;
+  return power;
+}
+
+TEST_P(CpuQuantizeTest, PerGroupOfAnyBits) {
+  Random random{12};
+  for (Dtype dtype : kFloats)
+    for (int64_t cols : {1, 16, 127, 128, 129, 272, 1000})
+      for (bool power_of_two : {false, true})
+        for (bool finite : {false, true}) {
+          const int64_t groups = (cols + 127) / 128;
+          const Matrix x = finite ? ordinary(random, dtype, 5, cols) : any_bits(random, dtype, 5, cols, false);
+          Matrix got(Dtype::kE4m3, 5, cols + 9), by_group(Dtype::kF32, groups, 5);
+          const View scale(by_group.view().data, Dtype::kF32, 5, groups, 1, 5);  // M fastest
+          cpu::quantize_per_group(x.view(), got.view(), {scale, power_of_two}, 2);
+          Matrix want(Dtype::kE4m3, 5, cols + 9);
+          for (int64_t r = 0; r < 5; ++r)
+            for (int64_t c = 0; c < cols + 9; ++c) {
+              float s = 1.0f;
+              if (c < cols) {
+                const int64_t first = c / 128 * 128;
+                const float largest = absmax(x.view().slice_cols(first, std::min<int64_t>(128, cols - first)), r, 1);
+                s = std::max(largest, 1e-10f) / 448.0f;
+                if (power_of_two) s = power_from(std::max(s, 1e-10f));
+                ASSERT_EQ(s, *static_cast<const float*>(scale.at(r, c / 128))) << r << "," << c;
+              }
+              const float v = c < cols ? load(dtype, x.view().at(r, c)) / s : 0.0f;
+              *static_cast<uint8_t*>(want.view().at(r, c)) = cast_clamped(v);
+            }
+          EXPECT_TRUE(same_bits(got.view(), want.view())) << name(dtype) << " " << cols << " " << power_of_two;
+        }
+}
+
+TEST_P(CpuQuantizeTest, BlocksOfAWeight) {
+  Random random{13};
+  for (Dtype dtype : kFloats)
+    for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {128, 256}, {130, 300}, {300, 127}}) {
+      const Matrix w = ordinary(random, dtype, n, k);
+      const int64_t across = (k + 127) / 128;
+      Matrix got(Dtype::kE4m3, n, k), want(Dtype::kE4m3, n, k);
+      std::vector<float> scale(static_cast<size_t>(weight_scales(Granularity::kPerBlock, n, k)), -1.0f);
+      ASSERT_EQ(static_cast<int64_t>(scale.size()), (n + 127) / 128 * across);
+      cpu::quantize_weight(w.view(), Granularity::kPerBlock, got.view(), scale.data(), "w", 2);
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t c = 0; c < k; ++c) {
+          const int64_t row = r / 128 * 128, col = c / 128 * 128;
+          const float s = scale[static_cast<size_t>(row / 128 * across + col / 128)];
+          if (r == row && c == col) {
+            ASSERT_EQ(s, formula_scale(absmax(w.view().slice_cols(col, std::min<int64_t>(128, k - col)), row,
+                                              std::min<int64_t>(128, n - row))));
+          }
+          *static_cast<uint8_t*>(want.view().at(r, c)) = cast_clamped(load(dtype, w.view().at(r, c)) / s);
+        }
+      EXPECT_TRUE(same_bits(got.view(), want.view())) << name(dtype) << " " << n << "x" << k;
+
+      Matrix wide(dtype, n, k), expect(dtype, n, k);
+      cpu::dequantize(got.view(), Scales::blocks(scale.data(), (n + 127) / 128, across), wide.view(), 2);
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t c = 0; c < k; ++c)
+          store(dtype, expect.view().at(r, c),
+                load(Dtype::kE4m3, got.view().at(r, c)) * scale[static_cast<size_t>(r / 128 * across + c / 128)]);
+      EXPECT_TRUE(same_bits(wide.view(), expect.view())) << name(dtype) << " " << n << "x" << k;
+    }
+}
+
 TEST_P(CpuQuantizeTest, NanAndInfinityGoThrough) {
   const float row[] = {kNan, kInf, -kInf, 1.0f, -0.0f, 0.0f, -kNan, 448.0f};
   const ConstView x(row, Dtype::kF32, 1, 8);
@@ -192,6 +261,9 @@ TEST_P(CpuQuantizeTest, RefusesAWeightThatIsNotFiniteByName) {
       std::vector<float> scale(7);
       expect_error(
           [&] { cpu::quantize_weight(w.view(), Granularity::kPerTensor, q.view(), scale.data(), "layer.3.weight", 2); },
+          ErrorCode::kBadInput, fmt::format("layer.3.weight[4,49] is {}", bad));
+      expect_error(
+          [&] { cpu::quantize_weight(w.view(), Granularity::kPerBlock, q.view(), scale.data(), "layer.3.weight", 2); },
           ErrorCode::kBadInput, fmt::format("layer.3.weight[4,49] is {}", bad));
     }
 }

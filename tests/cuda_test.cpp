@@ -140,6 +140,20 @@ TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
                              upper_bound ? static_cast<float*>(token.bound.data()) : nullptr, launch);
           check(token, "per token");
 
+          const int64_t groups = (cols + kGroup - 1) / kGroup;
+          for (bool power_of_two : {false, true}) {
+            const auto scale_view = [&](float* data) { return View(data, Dtype::kF32, rows, groups, 1, rows + 1); };
+            std::vector<float> want_groups(static_cast<size_t>((rows + 1) * groups)), got_groups = want_groups;
+            quantize_per_group(x.view(), want.view(), {scale_view(want_groups.data()), power_of_two});
+            Device group(device(), x, got, (rows + 1) * groups, nullptr);
+            group.scale.upload(got_groups.data(), group.scale.size());
+            quantize_per_group(at(group.x, x), at(group.q, got), {scale_view(group.scales()), power_of_two}, launch);
+            group.q.download(got.bytes.data(), got.bytes.size());
+            group.scale.download(got_groups.data(), group.scale.size());
+            EXPECT_TRUE(same_bits(got.view(), want.view())) << "per group " << name(dtype) << " cols=" << cols;
+            EXPECT_EQ(std::memcmp(got_groups.data(), want_groups.data(), group.scale.size()), 0) << "per group";
+          }
+
           want_scale.assign(1, 0.0371f);
           quantize_static(x.view(), want_scale.data(), want.view());
           Device fixed(device(), x, got, 1, nullptr);
@@ -153,8 +167,8 @@ TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
 TEST_P(CudaTest, WeightQuantizersAndDequantizeHaveTheBitsOfTheCpu) {
   Random random{8};
   for (Dtype dtype : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
-    for (Granularity granularity : {Granularity::kPerTensor, Granularity::kPerChannel}) {
-      const int64_t rows = 65, cols = 333, scales = granularity == Granularity::kPerTensor ? 1 : rows;
+    for (Granularity granularity : {Granularity::kPerTensor, Granularity::kPerChannel, Granularity::kPerBlock}) {
+      const int64_t rows = 165, cols = 333, scales = weight_scales(granularity, rows, cols);
       const Matrix w = float_matrix(random, dtype, rows, cols, cols, false);
       Matrix want(Dtype::kE4m3, rows, cols), got = want;
       std::vector<float> want_scale(static_cast<size_t>(scales)), got_scale(static_cast<size_t>(scales));
@@ -168,9 +182,13 @@ TEST_P(CudaTest, WeightQuantizersAndDequantizeHaveTheBitsOfTheCpu) {
       EXPECT_EQ(want_scale, got_scale);
 
       Matrix want_wide(dtype, rows, cols), got_wide = want_wide;
-      dequantize(want.view(), HostProblem::scales(want_scale.data(), want_scale.size()), want_wide.view());
+      const auto view = [&](const float* data) {
+        return granularity == Granularity::kPerBlock ? Scales::blocks(data, 2, 3)
+                                                     : row_scales(data, std::ssize(want_scale));
+      };
+      dequantize(want.view(), view(want_scale.data()), want_wide.view());
       cuda::Buffer out(got_wide.bytes.size());
-      dequantize(at(d.q, got), HostProblem::scales(d.scales(), want_scale.size()), at(out, got_wide), launch);
+      dequantize(at(d.q, got), view(d.scales()), at(out, got_wide), launch);
       out.download(got_wide.bytes.data(), out.size());
       EXPECT_TRUE(same_bits(got_wide.view(), want_wide.view()));
     }

@@ -55,6 +55,20 @@ class FusedTest : public ::testing::TestWithParam<const DeviceInfo*> {
   const DeviceInfo& device() const { return *GetParam(); }
   Launch launch(Overlap overlap = Overlap::kLaunch) const { return {.device = &device(), .overlap = overlap}; }
 
+  // quantize_per_group on the CPU of what the reference gives; `produce` is called for q and scales.
+  template <class Produce>
+  void expect_groups(const Matrix& y, int64_t columns, const Produce& produce) const {
+    const int64_t groups = (y.cols + kGroup - 1) / kGroup;
+    for (bool power_of_two : {false, true}) {
+      Matrix want(Dtype::kE4m3, y.rows, columns), want_scale(Dtype::kF32, y.rows, groups);
+      quantize_per_group(y.view(), want.view(), {want_scale.view(), power_of_two});
+      Operand q(device(), Matrix(Dtype::kE4m3, y.rows, columns)), scale(device(), Matrix(Dtype::kF32, y.rows, groups));
+      produce(q.view(), GroupScales{scale.view(), power_of_two});
+      EXPECT_TRUE(same_bits(q.result().view(), want.view())) << name(y.dtype) << " [" << y.rows << "," << y.cols << "]";
+      EXPECT_TRUE(same_bits(scale.result().view(), want_scale.view())) << name(y.dtype) << " " << y.cols;
+    }
+  }
+
   // quantize_per_token on the CPU of what the reference gives.
   void expect_quantized(const Quantized& got, const Matrix& y, const float* bound) const {
     Matrix q(Dtype::kE4m3, y.rows, got.q.cols), scale(Dtype::kF32, y.rows, 1);
@@ -123,6 +137,10 @@ TEST_P(FusedTest, RmsNormAndItsQuantizerHaveTheBitsOfTheReference) {
                                      }),
                            want, nullptr);
           ASSERT_TRUE(same_bits(again.result().view(), h.view())) << name(dtype) << " " << e.cols;
+          expect_groups(want, columns, [&](View q, const GroupScales& scales) {
+            Operand third(device(), residual);
+            rms_norm_quantize_per_group(norm(third), q, scales, launch());
+          });
         }
 }
 
@@ -147,6 +165,9 @@ TEST_P(FusedTest, SiluMulAndItsQuantizerHaveTheBitsOfTheReference) {
                                        silu_mul_quantize(xs.view(), q, scale, upper, launch(Overlap::kNone));
                                      }),
                            want, bounded ? bound.as<float>() : nullptr);
+          expect_groups(want, (e.cols + 15) / 16 * 16, [&](View q, const GroupScales& scales) {
+            silu_mul_quantize_per_group(xs.view(), q, scales, launch());
+          });
         }
 }
 

@@ -22,6 +22,7 @@ class GemmTest : public ::testing::TestWithParam<const DeviceInfo*> {
   }
 };
 
+constexpr Order kHopperOrders[] = {Order::kHopperFast, Order::kHopperPromoted, Order::kHopperBlock128};
 constexpr Dtype kOuts[] = {Dtype::kBf16, Dtype::kF16, Dtype::kF32};
 
 // Every row of the tables against the CPU, over kinds of data, output types, bias and edges of its tile.

@@ -27,7 +27,8 @@ HostProblem copy(const RecordedCall& call) {
   };
   const auto scales = [](const Scales& s) {
     std::vector<float> values;
-    for (int64_t r = 0; r < s.rows; ++r) values.push_back(s.of_row(r));
+    for (int64_t r = 0; r < s.rows; ++r)
+      for (int64_t c = 0; c < s.cols; ++c) values.push_back(s.at(r, c));
     return values;
   };
   HostProblem p{call.order,           matrix(call.a), matrix(call.b), scales(call.scale_a),

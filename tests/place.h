@@ -70,14 +70,10 @@ struct HostProblem {
     return {order,
             a.view(),
             b.view(),
-            scales(scale_a.data(), scale_a.size()),
-            scales(scale_b.data(), scale_b.size()),
+            view_of(order, scale_a, a.cols),
+            view_of(order, scale_b, b.cols),
             bias ? bias->view() : ConstView(),
             result.view()};
-  }
-  static Scales scales(const float* data, size_t count) {
-    if (count == 0) return {};
-    return count == 1 ? Scales::per_tensor(data) : Scales::per_row(data, static_cast<int64_t>(count));
   }
 };
 
@@ -89,12 +85,17 @@ inline std::pair<Matrix, Matrix> random_operands(Random& random, Order order, Da
   return {std::move(a), fp8_matrix(random, kind, n, k)};
 }
 
-/// A problem with random data of one kind; per-token and per-channel scales.
+/// A problem with random data of one kind; per-token and per-channel scales, or one for each block.
 inline HostProblem random_problem(Random& random, Order order, Data kind, int64_t m, int64_t n, int64_t k,
                                   Dtype out = Dtype::kBf16, bool with_bias = false) {
   auto [a, b] = random_operands(random, order, kind, m, n, k);
-  HostProblem p{order,        std::move(a), std::move(b), random_scales(random, m), random_scales(random, n),
-                std::nullopt, out};
+  HostProblem p{order,
+                std::move(a),
+                std::move(b),
+                random_scales(random, scales_of_a(order, m, k)),
+                random_scales(random, scales_of_b(order, n, k)),
+                std::nullopt,
+                out};
   if (with_bias) {
     p.bias.emplace(out, 1, n);
     for (int64_t i = 0; i < n; ++i) {
@@ -189,7 +190,9 @@ inline HostProblem take_rows(const HostProblem& p, int64_t first, int64_t count)
   HostProblem rows = p;
   rows.a = Matrix(p.a.dtype, count, p.a.cols, p.a.row_stride);
   std::memcpy(rows.a.bytes.data(), p.a.view().at(first, 0), rows.a.bytes.size());
-  if (p.scale_a.size() > 1) rows.scale_a.assign(p.scale_a.begin() + first, p.scale_a.begin() + first + count);
+  const int64_t cols = scale_blocks(p.order, p.a.cols, 1);
+  if (p.scale_a.size() > 1 || spec(p.order).scale_block)
+    rows.scale_a.assign(p.scale_a.begin() + first * cols, p.scale_a.begin() + (first + count) * cols);
   return rows;
 }
 

@@ -31,7 +31,7 @@ struct Check {
 };
 
 float any_scale(Random& random) {
-  const uint32_t exponent = 127 - 17 + random.below(137);  // 2^-17 to 2^119
+  const uint32_t exponent = 127 - 43 + random.below(163);  // 2^-43 to 2^119
   return std::bit_cast<float>(exponent << 23 | (random.below(4) ? random.below(1 << 23) : random.below(8) << 20));
 }
 
@@ -39,8 +39,9 @@ TEST(QuotientTest, OfEverySixteenBitPattern) {
   Random random{1};
   Check check;
   for (const Format& format : {kFormatBf16, kFormatF16})
-    for (float scale : {kMinScale, 0.0371f, 1.0f, 3e38f / 448, std::numeric_limits<float>::infinity(),
-                        any_scale(random), static_cast<float>(0.001 + random.uniform())})
+    for (float scale :
+         {kMinScale, kMinGroupAbsmax / kE4m3Max, 0.0371f, 1.0f, 3e38f / 448, std::numeric_limits<float>::infinity(),
+          any_scale(random), static_cast<float>(0.001 + random.uniform())})
       for (uint32_t code = 0; code < 65536; ++code) check(decode(format, code), scale);
   check.none_differ(50000);
 }

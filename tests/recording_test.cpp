@@ -32,15 +32,18 @@ TEST(RecordingTest, ReadsTheGoldenFile) {
 TEST(RecordingTest, RoundTripsEveryOrderDtypeAndStride) {
   const TempFolder folder;
   Random random{1};
-  const Matrix a = fp8_matrix(random, Data::kNormal, 3, 40, Dtype::kE5m2, 48),
-               b = fp8_matrix(random, Data::kNormal, 5, 40);
+  const int64_t k = 300;  // three blocks of scales
+  const Matrix a = fp8_matrix(random, Data::kNormal, 3, k, Dtype::kE5m2, 320),
+               b = fp8_matrix(random, Data::kNormal, 5, k);
   Matrix bias(Dtype::kBf16, 1, 5), out(Dtype::kF16, 3, 5, 8);
-  const std::vector<float> sa = random_scales(random, 6), sb = random_scales(random, 5);
+  const std::vector<float> sa = random_scales(random, 9), sb = random_scales(random, 5);
   std::vector<RecordedCall> calls;
   for (const OrderSpec& order : orders_of(Operands::kFp8))
-    calls.push_back({order.order, a.view(), b.view(), Scales::per_row(sa.data(), 3, 2), Scales::per_row(sb.data(), 5),
-                     bias.view(), out.view()});
-  const auto [half_a, half_b] = half_operands(random, HalfData::kSpecial, Dtype::kF16, 3, 5, 40);
+    calls.push_back({order.order, a.view(), b.view(),
+                     order.scale_block ? Scales{sa.data(), 3, 3, 1, 3} : Scales::per_row(sa.data(), 3, 2),
+                     order.scale_block ? Scales::blocks(sb.data(), 1, 3) : Scales::per_row(sb.data(), 5), bias.view(),
+                     out.view()});
+  const auto [half_a, half_b] = half_operands(random, HalfData::kSpecial, Dtype::kF16, 3, 5, k);
   for (const Matrix* weight : {&half_b, &b})
     calls.push_back({Order::kHopperBf16, half_a.view(), weight->view(), Scales::per_tensor(sa.data()),
                      Scales::per_row(sb.data(), 5), bias.view(), out.view()});
@@ -68,10 +71,13 @@ TEST(RecordingTest, RoundTripsEveryOrderDtypeAndStride) {
     if (want.bias) {
       EXPECT_TRUE(same_bits(got.bias, want.bias));
     }
-    ASSERT_EQ(got.scale_a.rows, want.scale_a.rows);
-    for (int64_t r = 0; r < want.scale_a.rows; ++r) EXPECT_EQ(got.scale_a.of_row(r), want.scale_a.of_row(r));
-    ASSERT_EQ(got.scale_b.rows, want.scale_b.rows);
-    for (int64_t r = 0; r < want.scale_b.rows; ++r) EXPECT_EQ(got.scale_b.of_row(r), want.scale_b.of_row(r));
+    for (const auto& [got_scales, want_scales] :
+         {std::pair(got.scale_a, want.scale_a), std::pair(got.scale_b, want.scale_b)}) {
+      ASSERT_EQ(got_scales.rows, want_scales.rows);
+      ASSERT_EQ(got_scales.cols, want_scales.cols);
+      for (int64_t r = 0; r < want_scales.rows; ++r)
+        for (int64_t c = 0; c < want_scales.cols; ++c) EXPECT_EQ(got_scales.at(r, c), want_scales.at(r, c));
+    }
   }
 }
 
@@ -129,7 +135,11 @@ TEST_F(BadRecordingTest, ScaleCount) {
 }
 TEST_F(BadRecordingTest, ScaleRow) { at("call.0.scale_a").shape = {1, 2}, refused("neither one scale nor 2"); }
 TEST_F(BadRecordingTest, BlockScales) {
-  at("call.0.scale_b").shape = {2, 2}, refused("no order of this version takes block scales");
+  at("call.0.scale_b").shape = {2, 2}, refused("its order takes no block scales");
+}
+TEST_F(BadRecordingTest, ShapeOfBlockScales) {
+  metadata_["call.0.order"] = "hopper-block128";
+  refused("call.0.scale_b is F32 [1,4], not the block scales [1,1]");
 }
 TEST_F(BadRecordingTest, ScaleDtype) { at("call.0.scale_a").type = "I32", refused("call.0.scale_a is I32"); }
 TEST_F(BadRecordingTest, BiasCount) {

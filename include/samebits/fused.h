@@ -2,6 +2,7 @@
 // same bits on CPU and CUDA, those of the step alone followed by quantize_per_token. docs/contract.md has the formulas.
 #pragma once
 #include "samebits/gemm.h"
+#include "samebits/quantize.h"
 #include "samebits/types.h"
 
 namespace samebits {
@@ -24,11 +25,17 @@ void rms_norm(const RmsNorm& norm, View y, const Launch& launch = {});
 /// value or null.
 void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* upper_bound, const Launch& launch = {});
 
+/// quantize_per_group of rms_norm.
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, const Launch& launch = {});
+
 /// y = cast(cast(g / (1 + exp(-g))) * u), x = [g | u] [M,2K] bf16, fp16 or fp32, y [M,K] of its dtype. The exp is that
 /// of the contract.
 void silu_mul(ConstView x, View y, const Launch& launch = {});
 
 /// quantize_per_token of silu_mul; q, scale and upper_bound as above.
 void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch = {});
+
+/// quantize_per_group of silu_mul.
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch = {});
 
 }  // namespace samebits

@@ -14,13 +14,15 @@ namespace samebits {
 /// a [M,K], b [N,K] (row n is output channel n), out [M,N]; scale_a 1 or M values, scale_b 1 or N values, FP32.
 /// FP8 Orders take e4m3 and e5m2 and need both scales. 16-bit Orders (Operands::kHalf) take `a` and `b` in bf16 or both
 /// in fp16, or `b` in e4m3, with the bits of `b` widened to a's dtype first (weight-only FP8); an empty Scales is 1.
+/// An Order with scale_block = 128 has the scales inside acc, and out = cast(acc [+ bias[n]]): scale_a
+/// [M, ceil(K/128)], scale_b [ceil(N/128), ceil(K/128)], any strides (M fastest for instance).
 /// All memory lies on the device that the call runs on. The call owns nothing and keeps no pointer.
 struct GemmProblem {
   Order order = Order::kHopperFast;
   ConstView a;     ///< [M,K], what spec(order).operands says
   ConstView b;     ///< [N,K], the same
-  Scales scale_a;  ///< one value or one per row of a, or empty for 1 (16-bit Orders)
-  Scales scale_b;  ///< one value or one per row of b, or empty for 1 (16-bit Orders)
+  Scales scale_a;  ///< one value, one per row of a, or blocks; or empty for 1 (16-bit Orders)
+  Scales scale_b;  ///< one value, one per row of b, or blocks; or empty for 1 (16-bit Orders)
   ConstView bias;  ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
   View out;        ///< [M,N] bf16, fp16 or fp32
 

@@ -6,7 +6,7 @@
 
 namespace samebits {
 
-enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kHopperBf16 };
+enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kHopperBf16, kHopperBlock128 };
 
 /// Which operands an Order takes.
 enum class Operands : uint8_t {
@@ -24,16 +24,20 @@ struct OrderSpec {
   int promote_every;  ///< elements of K in one chain before it is added to the FP32 total; 0: one chain over all of K
   std::string_view origin;  ///< who measured the constants
   Operands operands = Operands::kFp8;
+  /// Elements of K that share a scale, and output channels that share one of the weight: each chain of promote_every
+  /// (the same number) is multiplied by its scales as it is added. 0: scales belong to the epilogue.
+  int scale_block = 0;
   int least_exponent = -133;  ///< E is at least this; no sum of FP8 products gets there
 };
 
 /// Source of the Hopper constants: recordings in tests/golden. Source of the Ada constants: arXiv 2512.07004.
-inline constexpr std::array<OrderSpec, 5> kOrders = {{
+inline constexpr std::array<OrderSpec, 6> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
     {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100", Operands::kHalf},
+    {Order::kHopperBlock128, "hopper-block128", 32, 13, 13, 128, "measured on H100 and H200", Operands::kFp8, 128},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

@@ -4,11 +4,11 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; in bf16 or fp16 :func:`invariant_linear`;
-between two linear layers :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the
-three without a quantizer; :func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`,
-:class:`InvariantLinear`, :func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig`
-(needs transformers >= 5).
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; with block scales :func:`block_scaled_mm`,
+:func:`quantize_per_group`, :func:`quantize_weight_blocks`; in bf16 or fp16 :func:`invariant_linear`; between two linear
+layers :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a
+quantizer; :func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`, :class:`InvariantLinear`,
+:func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
 from typing import Any
@@ -17,30 +17,38 @@ from .convert import calibrate, convert, explain
 from .fused import (
     add_rms_norm,
     add_rms_norm_quantize,
+    add_rms_norm_quantize_per_group,
     rms_norm,
     rms_norm_quantize,
+    rms_norm_quantize_per_group,
     silu_mul,
     silu_mul_quantize,
+    silu_mul_quantize_per_group,
 )
 from .invariant import InvariantLinear
 from .linear import Fp8Linear
 from .ops import (
+    BLOCK_ORDERS,
     HALF_ORDERS,
     ORDERS,
+    block_scaled_mm,
     cutlass_scaled_mm,
     dequantize,
     invariant_linear,
     kernel,
     load_rules,
+    quantize_per_group,
     quantize_per_token,
     quantize_static,
     quantize_weight,
+    quantize_weight_blocks,
     rules_digest,
     scaled_mm,
 )
 
 __version__ = "0.1.0"
 __all__ = [
+    "BLOCK_ORDERS",
     "HALF_ORDERS",
     "ORDERS",
     "Fp8Linear",
@@ -48,6 +56,8 @@ __all__ = [
     "SamebitsConfig",
     "add_rms_norm",
     "add_rms_norm_quantize",
+    "add_rms_norm_quantize_per_group",
+    "block_scaled_mm",
     "calibrate",
     "convert",
     "cutlass_scaled_mm",
@@ -56,15 +66,19 @@ __all__ = [
     "invariant_linear",
     "kernel",
     "load_rules",
+    "quantize_per_group",
     "quantize_per_token",
     "quantize_static",
     "quantize_weight",
+    "quantize_weight_blocks",
     "rms_norm",
     "rms_norm_quantize",
+    "rms_norm_quantize_per_group",
     "rules_digest",
     "scaled_mm",
     "silu_mul",
     "silu_mul_quantize",
+    "silu_mul_quantize_per_group",
 ]
 
 

@@ -56,7 +56,7 @@ def convert(
         model: on any device; layers stay where they are.
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
         heads: also convert output heads, task heads and routers.
-        scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
+        scales: "channel", "tensor" or "block". order: one of ``samebits.ORDERS``.
         weight_only: keep the activations in 16 bits. cache: see :class:`Fp8Linear`.
         trainable: keep each weight as a parameter and train it through the quantizers.
         invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear`

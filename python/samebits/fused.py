@@ -9,7 +9,7 @@ row must be adjacent.
 import torch
 from torch import Tensor
 
-from .ops import FP8
+from .ops import FP8, group_scales
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -87,6 +87,41 @@ def silu_mul_quantize(x: Tensor, scale_ub: Tensor | None = None) -> tuple[Tensor
     return torch.ops.samebits.silu_mul_quantize(x, scale_ub)
 
 
+def rms_norm_quantize_per_group(
+    x: Tensor, weight: Tensor, eps: float = 1e-6, power_of_two: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``quantize_per_group(rms_norm(x, weight, eps), power_of_two=power_of_two)``.
+
+    Returns:
+        q [M, K] float8_e4m3fn and scale [M, ceil(K / 128)] float32, tokens fastest.
+    """
+    return torch.ops.samebits.rms_norm_quantize_per_group(x, weight, eps, power_of_two)
+
+
+def add_rms_norm_quantize_per_group(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float = 1e-6, power_of_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`add_rms_norm` with its norm quantized in groups.
+
+    Returns:
+        q [M, K] float8_e4m3fn, scale [M, ceil(K / 128)] float32, tokens fastest, and h [M, K] of the dtype of x.
+    """
+    return torch.ops.samebits.add_rms_norm_quantize_per_group(x, residual, weight, eps, power_of_two)
+
+
+def silu_mul_quantize_per_group(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
+    """``quantize_per_group(silu_mul(x), power_of_two=power_of_two)``.
+
+    Returns:
+        q [M, K] float8_e4m3fn and scale [M, ceil(K / 128)] float32, tokens fastest.
+    """
+    return torch.ops.samebits.silu_mul_quantize_per_group(x, power_of_two)
+
+
+def _in_groups(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty((x.shape[0], columns), dtype=FP8), group_scales(x, columns)
+
+
 def _quantized(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
     return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
 
@@ -119,3 +154,18 @@ def _(x):
 @torch.library.register_fake("samebits::silu_mul_quantize")
 def _(x, scale_ub=None):
     return _quantized(x, x.shape[1] // 2)
+
+
+@torch.library.register_fake("samebits::rms_norm_quantize_per_group")
+def _(x, weight, eps, power_of_two=False):
+    return _in_groups(x, x.shape[1])
+
+
+@torch.library.register_fake("samebits::add_rms_norm_quantize_per_group")
+def _(x, residual, weight, eps, power_of_two=False):
+    return *_in_groups(x, x.shape[1]), x.new_empty(x.shape)
+
+
+@torch.library.register_fake("samebits::silu_mul_quantize_per_group")
+def _(x, power_of_two=False):
+    return _in_groups(x, x.shape[1] // 2)

@@ -38,7 +38,7 @@ class SamebitsConfig(QuantizationConfigMixin):
 
     Args:
         ignore: layers to leave when converting (names, globs, "re:...").
-        scales: "channel" or "tensor", when converting.
+        scales: "channel", "tensor" or "block", when converting.
         heads: also convert output and task heads.
         order: one of ``samebits.ORDERS``.
         weight_only: keep the activations in BF16.

@@ -15,6 +15,8 @@ _INTEGER = {1: torch.uint8, 4: torch.int32}
 class Fp8Linear(nn.Module):
     """``y = cast(scale_w[n] * (scale_x[m] * (q(x) . q(w))) [+ bias[n], fused])``, the bits of ``docs/contract.md``.
 
+    With block scales :func:`samebits.block_scaled_mm` of activations in groups of 128, in Order hopper-block128.
+
     Made by :meth:`from_linear` (online, from bf16 / fp16 / fp32) or :meth:`from_fp8` (offline, from a checkpoint's
     tensors), or empty and then filled by ``load_state_dict``. :meth:`prepare` chooses the route once, from the weight,
     the device and the Order; :meth:`explain` says which and why. Moving the layer prepares it again.
@@ -58,7 +60,7 @@ class Fp8Linear(nn.Module):
             scales: "tensor", "channel" or "block", the form of weight_scale.
             static_input: whether activations have a static scale.
             out_dtype: dtype of the output: bfloat16, float16 or float32.
-            order: a name of ``samebits.ORDERS``.
+            order: a name of ``samebits.ORDERS``; block scales have an Order of their own, whatever is asked for.
             weight_only: keep the activations in BF16.
             cache: where the activations stay in BF16, keep the weight in 16 bits as well (three times the memory)
                 instead of widening it in every call. Never changes a bit.
@@ -98,11 +100,11 @@ class Fp8Linear(nn.Module):
         trainable: bool = False,
         name: str = "weight",
     ) -> "Fp8Linear":
-        """Quantizes the weight of an ``nn.Linear`` in bf16, fp16 or fp32, with one scale for each row or the tensor.
+        """Quantizes the weight of an ``nn.Linear`` in bf16, fp16 or fp32, with one scale for each row, block or all.
 
         Args:
             linear: the layer; not changed. Its dtype becomes ``out_dtype``.
-            scales: "channel" or "tensor".
+            scales: "channel", "tensor" or "block" (128 x 128).
             input_scale: a static activation scale; None: dynamic per token.
             cache: see the constructor.
             trainable: keep the weight as the parameter ``master`` (shared, not copied) and train it.
@@ -111,8 +113,10 @@ class Fp8Linear(nn.Module):
         Raises:
             ValueError: NaN or infinity in the weight, by name and coordinate.
         """
-        if scales not in ("channel", "tensor"):
-            raise ValueError(f"scales={scales!r}: a weight is quantized per channel or per tensor")
+        if scales not in ("channel", "tensor", "block"):
+            raise ValueError(f"scales={scales!r}: a weight is quantized per channel, per tensor or per block")
+        if scales == "block" and input_scale is not None:
+            raise ValueError("block scales have dynamic activations in groups of 128, no input_scale")
         n, k = linear.weight.shape
         layer = cls(
             k, n, linear.bias is not None, scales=scales, static_input=input_scale is not None,
@@ -121,7 +125,7 @@ class Fp8Linear(nn.Module):
         source = linear.weight.detach()
         if not source.is_meta:
             _check_finite(source, name)
-        layer.weight, layer.weight_scale = ops.quantize_weight(source, scales == "channel")
+        layer.weight, layer.weight_scale = weights.quantize(source, scales)
         if trainable:
             layer.master = linear.weight
         if linear.bias is not None:
@@ -186,8 +190,7 @@ class Fp8Linear(nn.Module):
             self.route, self.reason = None, "the weight is on the meta device: chosen when it gets memory"
             return self
         if self.master is not None:
-            per_channel = self.weight_scale.numel() > 1
-            self.weight, self.weight_scale = ops.quantize_weight(self.master.detach(), per_channel)
+            self.weight, self.weight_scale = weights.quantize(self.master.detach(), self._form())
         self.route, self.reason, self._widen = self._choose()
         if self.route is not None:
             self._first, self._second = routes.operands_of(self.route, self.weight, self.weight_scale, self._widen)
@@ -197,18 +200,16 @@ class Fp8Linear(nn.Module):
         """The route, why, and the dtype that the weight is widened to beforehand."""
         n, k = round_up(self.out_features, 16), round_up(self.in_features, 16)
         blocks = self.weight_scale.dim() == 2
+        if self.order in ops.BLOCK_ORDERS and not blocks:
+            raise ValueError(f"order {self.order!r} is for block scales; weight_scale is {list(self.weight_scale.shape)}")
         if self.weight_only:
             return self._choose_half(routes.WEIGHT_ONLY, "asked for", n, k)
         try:
-            if blocks:
-                name = ops.kernel(self.weight.device, self.order, 1, n, BLOCK, torch.float32)
-            else:
-                name = ops.kernel(self.weight.device, self.order, 1, n, k, self.out_dtype)
+            name = ops.kernel(self.weight.device, self._fp8_order(), 1, n, k, self.out_dtype)
         except RuntimeError as error:
             return self._choose_half(routes.FALLBACK, str(error).partition("\n")[0], n, k)
         if blocks:
-            why = f"128 x 128 scales; no fused kernel in this version: {-(-self.in_features // BLOCK)} products in FP32"
-            return routes.BLOCK_SCALED, f"{why}, added in the order of K, by kernel {name} at M = 1", None
+            return routes.BLOCK_SCALED, f"e4m3 weight with 128 x 128 scales, by kernel {name} at M = 1", None
         return routes.DIRECT, f"e4m3 weight and activations, by kernel {name} at M = 1", None
 
     def _choose_half(self, route: str, why: str, n: int, k: int) -> tuple[str | None, str, torch.dtype | None]:
@@ -234,21 +235,23 @@ class Fp8Linear(nn.Module):
             return None, reason if reason == why else f"{why}; {reason}", None
         return route, f"{why}; e4m3 weight kept in {dtype}, by kernel {name} at M = 1".replace("torch.", ""), dtype
 
+    def _form(self) -> str:
+        return "block" if self.weight_scale.dim() == 2 else "channel" if self.weight_scale.numel() > 1 else "tensor"
+
+    def _fp8_order(self) -> str:
+        return ops.BLOCK_ORDERS[0] if self.weight_scale.dim() == 2 else self.order
+
     def explain(self) -> str:
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
-        form = (
-            "blocks"
-            if self.weight_scale.dim() == 2
-            else "per tensor" if self.weight_scale.numel() == 1 else "per channel"
-        )
+        form = {"block": "blocks", "channel": "per channel", "tensor": "per tensor"}[self._form()]
         if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY):
             activations = "FP16 activations" if self.out_dtype == torch.float16 else "BF16 activations"
         elif self.weight_scale.dim() == 2:
             activations = "dynamic activations in groups of 128"
         else:
             activations = "dynamic per-token activations" if self.input_scale is None else "static activations"
-        order = ops.HALF_ORDERS[0] if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY) else self.order
+        order = ops.HALF_ORDERS[0] if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY) else self._fp8_order()
         parts = [f"weight [{n}, {k}] {form}", activations, f"order {order}", f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
@@ -268,18 +271,18 @@ class Fp8Linear(nn.Module):
             raise RuntimeError(f"input is {list(x.shape)}; the layer takes [..., {self.in_features}]")
         first, second = self._first, self._second
         if self.master is not None:
-            weight, scale = ops.quantize_weight(self.master.detach(), self.weight_scale.numel() > 1)
+            weight, scale = weights.quantize(self.master.detach(), self._form())
             first, second = routes.operands_of(self.route, weight, scale, self._widen)
         rows = x.reshape(-1, self.in_features)
         learns = self.master is not None or (self.bias is not None and self.bias.requires_grad) or rows.requires_grad
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(
                 rows, self.master, self.bias, first, second, self.input_scale, self.route, self.out_features,
-                self.order, self.out_dtype,
+                self._fp8_order(), self.out_dtype,
             )  # fmt: skip
         else:
             out = routes.compute(
-                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self.order,
+                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._fp8_order(),
                 self.out_dtype,
                 overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip

@@ -16,11 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted")
+ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted", "hopper-block128")
 """Names of the FP8 Orders: each is one way to add products over K, and so one set of output bits."""
 
 HALF_ORDERS = ("hopper-bf16",)
 """Names of the Orders of bfloat16 and float16 operands: those of :func:`invariant_linear`."""
+
+BLOCK_ORDERS = ("hopper-block128",)
+"""The Orders with block scales, those of :func:`block_scaled_mm`."""
+
+GROUP = 128
+"""Columns of an activation row that share a scale, and edge of a weight block that does."""
 
 FP8 = torch.float8_e4m3fn
 
@@ -81,7 +87,7 @@ def scaled_mm(
         scale_b: float32, 1 value or N ([N] or [1, N]).
         bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output. No bias is not a zero bias.
         out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it).
-        order: one of :data:`ORDERS`.
+        order: one of :data:`ORDERS` that is none of :data:`BLOCK_ORDERS`.
         overlap: how much may overlap the end of the work before this call on the stream (programmatic dependent
             launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
             meanwhile, right for any weight that is not made anew for the call. Never changes a bit; on the CPU
@@ -132,6 +138,40 @@ def invariant_linear(
     return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def block_scaled_mm(
+    a: Tensor,
+    b: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
+    order: str = BLOCK_ORDERS[0],
+    overlap: str = "launch",
+) -> Tensor:
+    """``out = cast(acc)`` or ``cast(acc + bias[n])``; for each block j of 128 of K, in order,
+    ``acc = fma(chain_j(m, n), scale_a[m, j] * scale_b[n // 128, j], acc)``.
+
+    ``chain_j`` is the sum of the matrix unit over that block alone, from zero; all in FP32, rounded to nearest even.
+
+    Args:
+        a: [M, K] float8_e4m3fn or float8_e5m2.
+        b: [K, N] float8, column-major, as in :func:`scaled_mm`.
+        scale_a: float32 [M, ceil(K / 128)], any strides: row-major, or M fastest as :func:`quantize_per_group` has it.
+        scale_b: float32 [ceil(N / 128), ceil(K / 128)], any strides; ``weight_scale_inv`` of a checkpoint as it is.
+        bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output.
+        out_dtype: bfloat16, float16 or, on the CPU, float32.
+        order: one of :data:`BLOCK_ORDERS`.
+        overlap: as in :func:`scaled_mm`.
+
+    Returns:
+        [M, N] of ``out_dtype``, contiguous.
+
+    Raises:
+        RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
+    """
+    return torch.ops.samebits.block_scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, overlap)
+
+
 def cutlass_scaled_mm(
     out: Tensor, a: Tensor, b: Tensor, a_scales: Tensor, b_scales: Tensor, bias: Tensor | None = None
 ) -> None:
@@ -166,6 +206,22 @@ def quantize_per_token(x: Tensor, scale_ub: Tensor | None = None, columns: int |
     return torch.ops.samebits.quantize_per_token_padded(x, columns, scale_ub)
 
 
+def quantize_per_group(
+    x: Tensor, columns: int | None = None, power_of_two: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``scale[m, g] = max(absmax(x[m, 128 g : 128 g + 128]), 1e-10) / 448``, ``q = e4m3(x / scale)``.
+
+    Args:
+        x: [M, K] bfloat16, float16 or float32; the last group may be shorter.
+        columns: width of q, at least K (the default); columns past K are zero.
+        power_of_two: round each scale up to a power of two, and to 2^-33 at least.
+
+    Returns:
+        q [M, columns] float8_e4m3fn and scale [M, ceil(K / 128)] float32, tokens fastest: strides (1, M).
+    """
+    return torch.ops.samebits.quantize_per_group(x, columns, power_of_two)
+
+
 def quantize_static(x: Tensor, scale: Tensor, columns: int | None = None) -> Tensor:
     """``q = e4m3(x * (1 / scale))``, the reciprocal rounded to FP32 first, clamped to +-448.
 
@@ -196,12 +252,24 @@ def quantize_weight(w: Tensor, per_channel: bool = True) -> tuple[Tensor, Tensor
     return torch.ops.samebits.quantize_weight(w, per_channel)
 
 
+def quantize_weight_blocks(w: Tensor) -> tuple[Tensor, Tensor]:
+    """``scale = max(absmax / 448, 1 / (448 * 512))`` over each block of 128 x 128, ``q = e4m3(w / scale)``.
+
+    Args:
+        w: [N, K] bfloat16, float16 or float32; NaN and infinity as in :func:`quantize_weight`.
+
+    Returns:
+        q [N, K] float8_e4m3fn and scale [ceil(N / 128), ceil(K / 128)] float32.
+    """
+    return torch.ops.samebits.quantize_weight_blocks(w)
+
+
 def dequantize(q: Tensor, scale: Tensor, out_dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """``cast(q * scale)``: the product in FP32, one rounding.
 
     Args:
         q: [N, K] float8_e4m3fn or float8_e5m2.
-        scale: float32, 1 value or N ([N] or [N, 1]).
+        scale: float32, 1 value, N ([N] or [N, 1]) or blocks [ceil(N / 128), ceil(K / 128)].
         out_dtype: bfloat16, float16 or float32.
 
     Returns:
@@ -232,6 +300,13 @@ def kernel(
 
 @torch.library.register_fake("samebits::scaled_mm")
 def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", overlap="launch"):
+    torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
+    torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
+    return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+
+
+@torch.library.register_fake("samebits::block_scaled_mm")
+def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order=BLOCK_ORDERS[0], overlap="launch"):
     torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
     torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
     return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
@@ -282,6 +357,24 @@ def _(x, scale_ub=None):
 @torch.library.register_fake("samebits::quantize_per_token_padded")
 def _(x, columns, scale_ub=None):
     return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+
+
+def group_scales(x: Tensor, columns: int) -> Tensor:
+    """Scales of the groups of [M, columns], tokens fastest: what the ops return for a fake x."""
+    return x.new_empty((-(-columns // GROUP), x.shape[0]), dtype=torch.float32).t()
+
+
+@torch.library.register_fake("samebits::quantize_per_group")
+def _(x, columns=None, power_of_two=False):
+    width = x.shape[1] if columns is None else columns
+    return x.new_empty((x.shape[0], width), dtype=FP8), group_scales(x, x.shape[1])
+
+
+@torch.library.register_fake("samebits::quantize_weight_blocks")
+def _(w):
+    return w.new_empty(w.shape, dtype=FP8), w.new_empty(
+        (-(-w.shape[0] // GROUP), -(-w.shape[1] // GROUP)), dtype=torch.float32
+    )
 
 
 @torch.library.register_fake("samebits::quantize_static")

@@ -38,24 +38,13 @@ def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
     overlap: str,
 ) -> Tensor:  # fmt: skip
-    """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
+    """Activations in groups of 128 along K, weight in 128 x 128 blocks: :func:`samebits.block_scaled_mm`.
 
-    ``total = sum over blocks j of scale[j, n] * (scale_x[m, j] * acc_j)``, then the bias, then one cast.
-    weight [Np, Kp] with Kp a multiple of 128; scale [Kp / 128, Np], one row for each block of K.
+    x [M, K] -> [M, n]. weight [Np, Kp] and bias [Np] are padded to multiples of 16, which starts no new block.
     """
-    m, blocks = x.shape[0], scale.shape[0]
-    x = functional.pad(x, (0, blocks * BLOCK - x.shape[1]))
-    q, scale_x = ops.quantize_per_token(x.reshape(m * blocks, BLOCK))
-    q, scale_x = q.view(m, blocks * BLOCK), scale_x.view(m, blocks).t().contiguous()
-    total = None
-    for j in range(blocks):
-        columns = slice(j * BLOCK, (j + 1) * BLOCK)
-        part = ops.scaled_mm(
-            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, overlap
-        )
-        total = part if total is None else total + part
-    total = total[:, :n]
-    return (total if bias is None else total + bias[:n].to(torch.float32)).to(out_dtype)
+    q, scale_x = ops.quantize_per_group(x, weight.shape[1])
+    out = ops.block_scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, overlap)
+    return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 def half(
@@ -132,7 +121,7 @@ class StraightThrough(torch.autograd.Function):
 
 def weight_of(route: str, n: int, k: int, first: Tensor, second: Tensor) -> Tensor:
     """The [n, k] weight in bfloat16 from the operands of a route."""
-    if route == BLOCK_SCALED or second.dim() == 2:
+    if route in (FALLBACK, WEIGHT_ONLY) and second.dim() == 2:
         scale = second.t()[:n].repeat_interleave(BLOCK, 1)[:, :k]
         return (first[:n, :k].to(torch.float32) * scale).to(torch.bfloat16)
     return dequantized(first, second, n, k)
@@ -146,10 +135,7 @@ def operands_of(
     rows = round_up(n, 16)
     if route in (FALLBACK, WEIGHT_ONLY):
         return half_operands(weight, scale, widen)
-    if route == BLOCK_SCALED:
-        per_row = scale.repeat_interleave(BLOCK, 0)[:n].t()  # [ceil(K / 128), N]
-        return pad(weight, rows, round_up(k, BLOCK)), pad(per_row.contiguous(), scale.shape[1], rows)
-    if scale.numel() > 1:
+    if route == DIRECT and scale.numel() > 1:
         scale = pad(scale.reshape(1, -1), 1, rows).reshape(-1)
     return pad(weight, rows, round_up(k, 16)), scale
 
@@ -159,12 +145,12 @@ def compute(
     order: str, out_dtype: torch.dtype, overlap: str = "launch",
 ) -> Tensor:  # fmt: skip
     """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. overlap: see ops.scaled_mm."""
-    if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
     if route in (FALLBACK, WEIGHT_ONLY):
         return half(x, operands[0], operands[1], bias, n, out_dtype, overlap)
+    if route == BLOCK_SCALED:
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, overlap)

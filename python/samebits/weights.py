@@ -12,6 +12,13 @@ BLOCK = 128
 """Edge of a weight block of DeepSeek's layout: scales are [ceil(N / 128), ceil(K / 128)]."""
 
 
+def quantize(weight: Tensor, scales: str) -> tuple[Tensor, Tensor]:
+    """A [N, K] weight in bf16, fp16 or fp32 as FP8 and its scales of the form "tensor", "channel" or "block"."""
+    if scales == "block":
+        return ops.quantize_weight_blocks(weight)
+    return ops.quantize_weight(weight, scales == "channel")
+
+
 def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 

@@ -41,6 +41,9 @@ const std::vector<uint8_t>& pool(CodeStream stream) {
   return stream == CodeStream::kTokens ? kTokens : kWeights;
 }
 
+// Blocks of 128 that share a scale, in an Order that has them.
+int64_t blocks_of(int64_t extent) { return (extent + 127) / 128; }
+
 // `bytes` of the pool's, `copies` times over.
 Memory filled(const Place& place, const void* pool, size_t pool_bytes, size_t bytes, int copies) {
   Memory memory(place, bytes * static_cast<size_t>(copies));
@@ -92,11 +95,12 @@ Mix mix_of(Order order, bool weight_only) {
 Operands::Operands(const Place& place, Shape shape, int64_t max_m, Mix mix)
     : shape_(shape),
       mix_(mix),
+      max_m_(max_m),
       copies_(copies_past_l2(place.device(), weight_bytes())),
       a_(random(place, mix.a, CodeStream::kTokens, max_m * shape.k, 1)),
       b_(random(place, mix.b, CodeStream::kWeights, shape.n * shape.k, copies_)),
-      scale_a_(random_scales(place, max_m, 3)),
-      scale_b_(random_scales(place, shape.n, 4)) {}
+      scale_a_(random_scales(place, max_m * blocks_of(shape.k), 3)),
+      scale_b_(random_scales(place, std::max(shape.n, blocks_of(shape.n) * blocks_of(shape.k)), 4)) {}
 
 GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, ScaleKind scales) const {
   const auto* weight = static_cast<const std::byte*>(b_.data()) + copy * weight_bytes();
@@ -107,9 +111,14 @@ GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, Scale
   p.order = order;
   p.a = ConstView(a_.data(), mix_.a, m, shape_.k);
   p.b = ConstView(weight, mix_.b, shape_.n, shape_.k);
+  p.out = View(out, Dtype::kBf16, m, shape_.n);
+  if (spec(order).scale_block) {  // tokens fastest, as vLLM's and our quantizers write them
+    p.scale_a = {scale_a, m, blocks_of(shape_.k), 1, max_m_};
+    p.scale_b = Scales::blocks(scale_b, blocks_of(shape_.n), blocks_of(shape_.k));
+    return p;
+  }
   if (mix_.a == Dtype::kE4m3) p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);
   if (mix_.b == Dtype::kE4m3) p.scale_b = per_row ? Scales::per_row(scale_b, shape_.n) : Scales::per_tensor(scale_b);
-  p.out = View(out, Dtype::kBf16, m, shape_.n);
   return p;
 }
 

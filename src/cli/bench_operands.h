@@ -33,6 +33,7 @@ class Operands {
  private:
   Shape shape_;
   Mix mix_;
+  int64_t max_m_;
   int copies_;
   Memory a_, b_, scale_a_, scale_b_;
 };

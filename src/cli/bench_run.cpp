@@ -99,7 +99,7 @@ void BenchShape::add_rows(Order order, int64_t m, const BenchOptions& options, s
 }
 
 void BenchShape::add_cublaslt(Order order, int64_t m, const BenchOptions& options, std::vector<Side>& sides) {
-  if (!options.cublaslt) return;
+  if (!options.cublaslt || spec(order).scale_block) return;  // bench/block.py times those with block scales
   const bool fast = spec(order).promote_every == 0;
   const auto add = [&](const char* kernel, ScaleKind scales, const LtCall& call) {
     const Memory* own = m < max_m_ ? own_reference(kernel, *options.cublaslt, scales, call) : nullptr;

@@ -8,6 +8,7 @@
 #include "cuda/tile.h"
 #include "samebits/error.h"
 #include "samebits/gemm.h"
+#include "samebits/quantize.h"
 #include "samebits/types.h"
 
 namespace samebits {
@@ -63,6 +64,15 @@ inline void check_scales(const char* what, const Scales& s, int64_t rows) {
     bad_input("{}: shape [{},{}], it must be [1,1] or [{},1]", what, s.rows, s.cols, rows);
 }
 
+/// One value for each block: exactly [rows, cols], at any strides that are not negative.
+inline void check_block_scales(const char* what, const Scales& s, int64_t rows, int64_t cols, Order order) {
+  if (!s.data && rows && cols) bad_input("{}: null pointer", what);
+  if (s.rows != rows || s.cols != cols)
+    bad_input("{}: shape [{},{}], {} needs [{},{}]", what, s.rows, s.cols, name(order), rows, cols);
+  if (s.row_stride < 0 || s.col_stride < 0)
+    bad_input("{}: strides ({},{}) are negative", what, s.row_stride, s.col_stride);
+}
+
 /// Elements that are not FP8.
 inline void check_float(const char* what, const ConstView& v) {
   check_view(what, v);
@@ -75,6 +85,17 @@ inline void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
   check_written("q", q);
   if (q.rows != x.rows || (may_pad ? q.cols < x.cols : q.cols != x.cols))
     bad_input("q is [{},{}] for an input of [{},{}]", q.rows, q.cols, x.rows, x.cols);
+}
+
+/// The scales of the groups of x.
+inline void check_groups(const GroupScales& scales, const ConstView& x) {
+  const View& s = scales.scale;
+  if (s.dtype != Dtype::kF32) bad_input("scale is {}; it must be fp32", name(s.dtype));
+  const int64_t groups = (x.cols + kGroup - 1) / kGroup;
+  if (s.rows != x.rows || s.cols != groups)
+    bad_input("scale is [{},{}], groups of {} of an input of [{},{}] have [{},{}]", s.rows, s.cols, kGroup, x.rows,
+              x.cols, x.rows, groups);
+  check_written("scale", s);
 }
 
 /// A GPU that this build has kernels for. It reads rows at any stride; within a row elements are adjacent.

@@ -26,7 +26,8 @@ double fourth(double x) { return x * x * x * x; }
 Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
   if (tile.schedule.starts_with("Ring")) {  // these rows fit their tiles to the device themselves
     const int bytes = a_bytes(tile), chunks = tile.k * bytes / cuda::kChunkBytes;
-    const cuda::RingShape shape{tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile)};
+    const cuda::RingShape shape{
+        tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile), spec(tile.order).scale_block != 0};
     const cuda::RingGeometry g = ring_geometry(shape, m, n, k * bytes, device.sms, device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
     const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;

@@ -55,6 +55,12 @@ void check_quantized(const View& q, const float* scale, const ConstView& x, cons
   if (!scale && x.rows) bad_input("scale: null pointer for {} rows", x.rows);
 }
 
+void check_quantized(const View& q, const GroupScales& scales, const ConstView& x, const Launch& launch) {
+  check_pair(x, q, true);
+  check_gpu("q", q, launch);
+  check_groups(scales, x);
+}
+
 }  // namespace
 
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch) {
@@ -73,6 +79,14 @@ void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* u
   cuda::rms_norm_quantize(norm, q, scale, upper_bound, launch);
 }
 
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, const Launch& launch) {
+  check_norm(norm, q, launch);
+  check_quantized(q, scales, norm.x, launch);
+  if (q.rows == 0) return;
+  if (launch.device->is_cpu()) return cpu::rms_norm_quantize_per_group(norm, q, scales, launch.threads);
+  cuda::rms_norm_quantize_per_group(norm, q, scales, launch);
+}
+
 void silu_mul(ConstView x, View y, const Launch& launch) {
   check_output(y, check_gated(x, launch), launch);
   if (y.rows == 0 || y.cols == 0) return;
@@ -85,6 +99,13 @@ void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bou
   if (q.rows == 0) return;
   if (launch.device->is_cpu()) return cpu::silu_mul_quantize(x, q, scale, upper_bound, launch.threads);
   cuda::silu_mul_quantize(x, q, scale, upper_bound, launch);
+}
+
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch) {
+  check_quantized(q, scales, check_gated(x, launch), launch);
+  if (q.rows == 0) return;
+  if (launch.device->is_cpu()) return cpu::silu_mul_quantize_per_group(x, q, scales, launch.threads);
+  cuda::silu_mul_quantize_per_group(x, q, scales, launch);
 }
 
 }  // namespace samebits

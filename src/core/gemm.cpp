@@ -18,9 +18,15 @@ void check_shapes(const GemmProblem& p) {
   if (p.out.rows != p.m() || p.out.cols != p.n())
     bad_input("out is [{},{}], a and b give [{},{}]", p.out.rows, p.out.cols, p.m(), p.n());
   if (size_of(p.out.dtype) == 1) bad_input("out is {}; it must be bf16, fp16 or fp32", name(p.out.dtype));
-  const bool may_lack_scales = spec(p.order).operands == Operands::kHalf;
-  if (p.scale_a || !may_lack_scales) check_scales("scale_a", p.scale_a, p.m());
-  if (p.scale_b || !may_lack_scales) check_scales("scale_b", p.scale_b, p.n());
+  if (const int64_t block = spec(p.order).scale_block) {
+    const auto blocks = [&](int64_t extent) { return (extent + block - 1) / block; };
+    check_block_scales("scale_a", p.scale_a, p.m(), blocks(p.k()), p.order);
+    check_block_scales("scale_b", p.scale_b, blocks(p.n()), blocks(p.k()), p.order);
+  } else {
+    const bool may_lack_scales = spec(p.order).operands == Operands::kHalf;
+    if (p.scale_a || !may_lack_scales) check_scales("scale_a", p.scale_a, p.m());
+    if (p.scale_b || !may_lack_scales) check_scales("scale_b", p.scale_b, p.n());
+  }
   if (!p.bias) return;
   check_view("bias", p.bias);
   if (p.bias.rows != 1 || p.bias.cols != p.n())
@@ -48,8 +54,9 @@ void check_gpu(const GemmProblem& p) {
   check_matrix("a", p.a);
   check_matrix("b", p.b);
   check_matrix("out", p.out);
-  const auto dense = [](const char* what, const Scales& s) {
-    if (s && !s.is_per_tensor() && s.row_stride != 1)
+  const bool blocks = spec(p.order).scale_block != 0;
+  const auto dense = [&](const char* what, const Scales& s) {
+    if (s && !blocks && !s.is_per_tensor() && s.row_stride != 1)
       bad_input("{}: stride {} on a GPU, it must be 1", what, s.row_stride);
   };
   dense("scale_a", p.scale_a);

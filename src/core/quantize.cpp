@@ -29,6 +29,17 @@ void quantize_static(ConstView x, const float* scale, View q, const Launch& laun
   cuda::quantize_static(x, scale, q, launch);
 }
 
+void quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch) {
+  check_float("x", x);
+  check_pair(x, q, true);
+  check_groups(scales, x);
+  if (x.rows == 0 || q.cols == 0) return;
+  if (launch.device->is_cpu()) return cpu::quantize_per_group(x, q, scales, launch.threads);
+  check_gpu("x", x, launch);
+  check_gpu("q", q, launch);
+  cuda::quantize_per_group(x, q, scales, launch);
+}
+
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what,
                      const Launch& launch) {
   check_float("w", w);
@@ -44,7 +55,12 @@ void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch
   check_fp8("q", q);
   check_float("out", out);
   check_written("out", out);
-  check_scales("scale", scale, q.rows);
+  const bool blocks = scale.cols > 1 || (scale.rows > 1 && scale.rows != q.rows);
+  if (!blocks)
+    check_scales("scale", scale, q.rows);
+  else if (!scale.data || scale.rows != (q.rows + kGroup - 1) / kGroup || scale.cols != (q.cols + kGroup - 1) / kGroup)
+    bad_input("scale: shape [{},{}] for an input of [{},{}], neither one value, nor one a row, nor blocks of {}",
+              scale.rows, scale.cols, q.rows, q.cols, kGroup);
   if (out.rows != q.rows || out.cols != q.cols)
     bad_input("out is [{},{}] for an input of [{},{}]", out.rows, out.cols, q.rows, q.cols);
   if (q.rows == 0 || q.cols == 0) return;

@@ -17,9 +17,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <type_traits>
 
 #include "cpu/chain.h"
+#include "cpu/convert-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace samebits::cpu {
@@ -42,6 +44,12 @@ using V32 = hn::Vec<D32>;
 constexpr int kRowsAtOnce = 4;
 
 HWY_INLINE int64_t ChainLanes() { return static_cast<int64_t>(hn::Lanes(D32())); }
+
+// Whether a chain is added to its total after step s. With block scales also the short one at the end of K, for adding
+// it later as it is would need its scale.
+HWY_INLINE bool EndsChain(const ChainConstants& c, const float* scales, int64_t s, int64_t steps) {
+  return c.promote_steps && ((s + 1) % c.promote_steps == 0 || (scales && s + 1 == steps));
+}
 
 #if HWY_TARGET == HWY_SCALAR
 
@@ -69,12 +77,15 @@ HWY_INLINE float Step(const int32_t* HWY_RESTRICT a, const int32_t* HWY_RESTRICT
 
 template <int kRows, int kQuads>
 HWY_INLINE void AdvanceRows(const int32_t* HWY_RESTRICT a, int64_t a_stride, const int32_t* HWY_RESTRICT panel,
-                            int64_t steps, const ChainConstants& c, float* HWY_RESTRICT acc,
-                            float* HWY_RESTRICT total) {
+                            int64_t steps, const ChainConstants& c, const float* HWY_RESTRICT scales,
+                            float* HWY_RESTRICT acc, float* HWY_RESTRICT total) {
   for (int r = 0; r < kRows; ++r)
     for (int64_t s = 0; s < steps; ++s) {
       acc[r] = Step<kQuads>(a + r * a_stride + s * 5 * kQuads, panel + s * 5 * kQuads, c, acc[r]);
-      if (c.promote_steps && (s + 1) % c.promote_steps == 0) total[r] += acc[r], acc[r] = 0.0f;
+      if (!EndsChain(c, scales, s, steps)) continue;
+      total[r] =
+          scales ? std::fma(acc[r], scales[r * kScalesOfBlock + s / c.promote_steps], total[r]) : total[r] + acc[r];
+      acc[r] = 0.0f;
     }
 }
 
@@ -134,8 +145,8 @@ HWY_INLINE V32 MultiplyAccumulate(V16 x, V16 y, V32 sum, V32& rest) {
 
 template <int kRows, int kQuads>
 HWY_INLINE void AdvanceRows(const int32_t* HWY_RESTRICT a, int64_t a_stride, const int32_t* HWY_RESTRICT panel,
-                            int64_t steps, const ChainConstants& c, float* HWY_RESTRICT acc,
-                            float* HWY_RESTRICT total) {
+                            int64_t steps, const ChainConstants& c, const float* HWY_RESTRICT scales,
+                            float* HWY_RESTRICT acc, float* HWY_RESTRICT total) {
   const D32 d32;
   const D16 d16;
   const DU8 du8;
@@ -195,9 +206,12 @@ HWY_INLINE void AdvanceRows(const int32_t* HWY_RESTRICT a, int64_t a_stride, con
       const auto e32 = hn::BitCast(d32, hn::ShiftRight<24>(hn::BitCast(hn::RebindToUnsigned<D32>(), largest[r])));
       chain[r] = hn::BitCast(d32, hn::Mul(kept, hn::BitCast(df, hn::ShiftLeft<23>(hn::Sub(e32, align)))));
     }
-    if (c.promote_steps && (s + 1) % c.promote_steps == 0)
+    if (EndsChain(c, scales, s, steps))
       for (int r = 0; r < kRows; ++r) {
-        hn::StoreU(hn::Add(hn::LoadU(df, total + r * lanes), hn::BitCast(df, chain[r])), df, total + r * lanes);
+        const auto sum = hn::LoadU(df, total + r * lanes), partial = hn::BitCast(df, chain[r]);
+        const float* scale = scales + r * kScalesOfBlock + s / c.promote_steps;
+        hn::StoreU(scales ? FusedMulAdd(partial, hn::Set(df, *scale), sum) : hn::Add(sum, partial), df,
+                   total + r * lanes);
         chain[r] = hn::Zero(d32);
       }
     panel += 5 * kQuads * lanes;
@@ -209,16 +223,18 @@ HWY_INLINE void AdvanceRows(const int32_t* HWY_RESTRICT a, int64_t a_stride, con
 
 #endif  // HWY_TARGET
 
-// `rows` packed rows, `steps` steps of kQuads quads each, against one packed panel.
+// `rows` packed rows, `steps` steps of kQuads quads each, against one packed panel. `scales`: kScalesOfBlock for each
+// row, or null.
 template <int kQuads>
 HWY_INLINE void AdvanceBlock(const int32_t* a, int64_t rows, int64_t a_stride, const int32_t* panel, int64_t steps,
-                             const ChainConstants& c, float* acc, float* total) {
+                             const ChainConstants& c, const float* scales, float* acc, float* total) {
   const int64_t lanes = ChainLanes();
   int64_t r = 0;
   const auto advance = [&](auto rows_at_once) HWY_ATTR {
     constexpr int kRows = decltype(rows_at_once)::value;
     for (; r + kRows <= rows; r += kRows)
-      AdvanceRows<kRows, kQuads>(a + r * a_stride, a_stride, panel, steps, c, acc + r * lanes, total + r * lanes);
+      AdvanceRows<kRows, kQuads>(a + r * a_stride, a_stride, panel, steps, c,
+                                 scales ? scales + r * kScalesOfBlock : nullptr, acc + r * lanes, total + r * lanes);
   };
   advance(std::integral_constant<int, kRowsAtOnce>());
   advance(std::integral_constant<int, 2>());

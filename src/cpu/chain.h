@@ -15,6 +15,8 @@ inline constexpr int kQuadWords = 5;
 /// Elements of K that are packed and multiplied at a time, so that a packed panel stays in a core's nearest cache. A
 /// multiple of every OrderSpec::promote_every.
 inline constexpr int kBlockK = 256;
+/// Scales of a row within kBlockK, in an Order with scale_block = 128.
+inline constexpr int kScalesOfBlock = kBlockK / 128;
 /// Rows of `a` that are packed at a time.
 inline constexpr int64_t kBlockM = 256;
 

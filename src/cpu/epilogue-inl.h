@@ -20,23 +20,29 @@ namespace samebits::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Scales and biases of channels [first_channel, first_channel + count), FloatLanes() places each.
+// Scales, unless they are blocks, and biases of channels [first_channel, first_channel + count), FloatLanes() places
+// each.
 HWY_INLINE void LoadChannels(const GemmProblem& problem, int64_t first_channel, int64_t count, float* scale,
                              float* bias) {
   for (float* start : {scale, bias}) std::fill_n(start, FloatLanes(), 0.0f);
   for (int64_t i = 0; i < count; ++i) {
-    scale[i] = problem.scale_b.of_row(first_channel + i);
+    if (!spec(problem.order).scale_block) scale[i] = problem.scale_b.of_row(first_channel + i);
     if (problem.bias) bias[i] = load(problem.bias.dtype, problem.bias.at(0, first_channel + i));
   }
 }
 
-// The epilogue of one row of a panel. `acc` holds the accumulators of its `count` channels. Absent scales are 1.
+// The epilogue of one row of a panel. `acc` holds the accumulators of its `count` channels. Absent scales are 1;
+// block scales are in the accumulators.
 HWY_INLINE void FinishRow(const GemmProblem& problem, int64_t row, int64_t first_channel, int64_t count,
                           const float* scale, const float* bias, const float* acc) {
   const DFloat d;
-  const VFloat t = hn::Mul(hn::Set(d, problem.scale_a.of_row(row)), hn::Load(d, acc));
-  const VFloat scale_b = hn::Load(d, scale);
-  const VFloat value = problem.bias ? FusedMulAdd(scale_b, t, hn::Load(d, bias)) : hn::Mul(scale_b, t);
+  VFloat value = hn::Load(d, acc);
+  if (spec(problem.order).scale_block) {
+    if (problem.bias) value = hn::Add(value, hn::Load(d, bias));
+  } else {
+    const VFloat t = hn::Mul(hn::Set(d, problem.scale_a.of_row(row)), value), scale_b = hn::Load(d, scale);
+    value = problem.bias ? FusedMulAdd(scale_b, t, hn::Load(d, bias)) : hn::Mul(scale_b, t);
+  }
   const View& out = problem.out;
   StoreCodes(Encode(out.dtype, value), static_cast<size_t>(count), size_of(out.dtype), out.at(row, first_channel),
              out.col_stride);

@@ -64,6 +64,13 @@ auto quantize_rows(int64_t cols, const View& q, float* scale, const float* upper
   };
 }
 
+auto quantize_groups(int64_t cols, const View& q, const GroupScales& scales) {
+  return [=](int64_t row, const float* y) {
+    quantize_per_group(ConstView(y, Dtype::kF32, 1, cols), q.slice_rows(row, 1),
+                       {scales.scale.slice_rows(row, 1), scales.power_of_two}, 1);
+  };
+}
+
 }  // namespace
 
 void rms_norm(const RmsNorm& norm, View y, int threads) { norm_rows(norm, threads, store_rows(y)); }
@@ -72,10 +79,18 @@ void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* u
   norm_rows(norm, threads, quantize_rows(norm.x.cols, q, scale, upper_bound));
 }
 
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, int threads) {
+  norm_rows(norm, threads, quantize_groups(norm.x.cols, q, scales));
+}
+
 void silu_mul(ConstView x, View y, int threads) { silu_rows(x, threads, store_rows(y)); }
 
 void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bound, int threads) {
   silu_rows(x, threads, quantize_rows(x.cols / 2, q, scale, upper_bound));
+}
+
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, int threads) {
+  silu_rows(x, threads, quantize_groups(x.cols / 2, q, scales));
 }
 
 }  // namespace samebits::cpu

@@ -7,7 +7,9 @@ namespace samebits::cpu {
 
 void rms_norm(const RmsNorm& norm, View y, int threads);
 void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* upper_bound, int threads);
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, int threads);
 void silu_mul(ConstView x, View y, int threads);
 void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bound, int threads);
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, int threads);
 
 }  // namespace samebits::cpu

@@ -113,11 +113,13 @@ struct Scratch {
   int32_t* special;  // [lanes]
   float* scale;      // [lanes]
   float* bias;       // [lanes]
+  float* blocks;     // [kBlockM, kScalesOfBlock]
   uint8_t* codes;    // [kBlockK / 4, lanes, 4]
   int32_t* panel;    // [kBlockK / 4, kQuadWords, lanes]
 
   static size_t words() {
-    return static_cast<size_t>(ChainLanes()) * (2 * kBlockM + 3 + kBlockK / 4 * (1 + kQuadWords));
+    return static_cast<size_t>(ChainLanes()) * (2 * kBlockM + 3 + kBlockK / 4 * (1 + kQuadWords)) +
+           static_cast<size_t>(kBlockM * kScalesOfBlock);
   }
   explicit Scratch(void* memory) {
     const int64_t lanes = ChainLanes();
@@ -128,8 +130,21 @@ struct Scratch {
     bias = scale + lanes;
     codes = reinterpret_cast<uint8_t*>(bias + lanes);
     panel = reinterpret_cast<int32_t*>(codes + kBlockK * lanes);
+    blocks = reinterpret_cast<float*>(panel + kBlockK / 4 * kQuadWords * lanes);
   }
 };
+
+// scale_a * scale_b of the blocks of K from k0 on, for each row. A panel lies within one block of channels.
+HWY_INLINE void LoadBlockScales(const GemmProblem& problem, const PackedRows& a, int64_t first_channel, int64_t k0,
+                                float* HWY_RESTRICT scales) {
+  const int64_t size = spec(problem.order).scale_block;
+  for (int64_t i = 0; i < kScalesOfBlock && k0 + i * size < problem.k(); ++i) {
+    const int64_t block = k0 / size + i;
+    const float scale_b = problem.scale_b.at(first_channel / size, block);
+    for (int64_t r = 0; r < a.count; ++r)
+      scales[r * kScalesOfBlock + i] = problem.scale_a.at(a.first + r, block) * scale_b;
+  }
+}
 
 void RunPanel(const GemmProblem& problem, const PackedRows& a, int64_t first_channel, void* memory) {
   const OrderSpec& order = spec(problem.order);
@@ -153,15 +168,21 @@ void RunPanel(const GemmProblem& problem, const PackedRows& a, int64_t first_cha
       DecodePanel<Dtype::kE5m2>(scratch.codes, quads, scratch.panel, scratch.special);
     const int32_t* words = a.words.data() + k0 / 4 * kQuadWords;
     const auto advance = order.chunk == 32 ? AdvanceBlock<8> : AdvanceBlock<4>;
-    advance(words, a.count, a.row_words, scratch.panel, steps, constants, scratch.acc, scratch.total);
+    if (order.scale_block) LoadBlockScales(problem, a, first_channel, k0, scratch.blocks);
+    advance(words, a.count, a.row_words, scratch.panel, steps, constants, order.scale_block ? scratch.blocks : nullptr,
+            scratch.acc, scratch.total);
   }
 
   for (int64_t r = 0; r < a.count; ++r) {
     float* acc = scratch.acc + r * lanes;
     for (int64_t i = 0; i < count; ++i) {
-      if (order.promote_every) acc[i] += scratch.total[r * lanes + i];
-      if (a.special[static_cast<size_t>(r)] || scratch.special[i])
-        acc[i] = reference_accumulate(order, problem.a, a.first + r, problem.b, first_channel + i);
+      if (order.scale_block)
+        acc[i] = scratch.total[r * lanes + i];  // its chains have all been added
+      else if (order.promote_every)
+        acc[i] += scratch.total[r * lanes + i];
+      if (!a.special[static_cast<size_t>(r)] && !scratch.special[i]) continue;
+      acc[i] = order.scale_block ? reference_accumulate_blocks(problem, a.first + r, first_channel + i)
+                                 : reference_accumulate(order, problem.a, a.first + r, problem.b, first_channel + i);
     }
     FinishRow(problem, a.first + r, first_channel, count, scratch.scale, scratch.bias, acc);
   }

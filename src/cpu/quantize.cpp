@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -36,6 +38,46 @@ void for_each_row(const ConstView& v, int threads, const Body& body) {
 
 float scale_of(float absmax) { return std::max(absmax / kE4m3Max, kMinScale); }
 
+// Columns [first, first + kGroup) of a view, as many of them as there are.
+template <class V>
+V group_of(const V& v, int64_t first) {
+  return v.slice_cols(first, std::min(kGroup, v.cols - first));
+}
+
+// The smallest power of two that is not below x, for a normal x.
+float round_up_to_power(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7fffffu) & 0x7f800000u);
+}
+
+float group_scale(float absmax, bool power_of_two) {
+  const float scale = std::max(absmax, kMinGroupAbsmax) / kE4m3Max;
+  return power_of_two ? round_up_to_power(std::max(scale, kMinGroupAbsmax)) : scale;
+}
+
+void quantize_blocks(const ConstView& w, const View& q, float* scale, std::string_view what, int threads) {
+  const RowQuantizers rows = quantizers();
+  const int64_t across = (w.cols + kGroup - 1) / kGroup;
+  std::atomic<bool> finite = true;
+  parallel_for((w.rows + kGroup - 1) / kGroup, 1, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * across; i < end * across; ++i) {
+      const int64_t first_row = i / across * kGroup, first_col = i % across * kGroup;
+      const int64_t count = std::min(kGroup, w.rows - first_row);
+      const ConstView block = group_of(w.slice_rows(first_row, count), first_col);
+      float absmax = 0.0f;
+      for (int64_t row = 0; row < count; ++row) {
+        const RowRange range = rows.measure(block, row);
+        if (!range.finite) finite = false;
+        absmax = std::max(absmax, range.absmax);
+      }
+      scale[i] = scale_of(absmax);
+      const View codes = group_of(q.slice_rows(first_row, count), first_col);
+      for (int64_t row = 0; row < count; ++row) rows.quantize(block, row, scale[i], false, codes);
+    }
+  });
+  if (!finite) check_finite(w, what);  // names the element, the first in row order
+}
+
 }  // namespace
 
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, int threads) {
@@ -54,7 +96,23 @@ void quantize_static(ConstView x, const float* scale, View q, int threads) {
   for_each_row(x, threads, [&](int64_t row) { rows.quantize(x, row, reciprocal, true, q); });
 }
 
+void quantize_per_group(ConstView x, View q, const GroupScales& scales, int threads) {
+  const RowQuantizers rows = quantizers();
+  for_each_row(x, threads, [&](int64_t row) {
+    for (int64_t first = 0; first < x.cols; first += kGroup) {
+      const ConstView group = group_of(x, first);
+      const float scale = group_scale(rows.measure(group, row).absmax, scales.power_of_two);
+      *static_cast<float*>(scales.scale.at(row, first / kGroup)) = scale;
+      // The last group's codes take the padding with them.
+      const bool last = first + kGroup >= x.cols;
+      rows.quantize(group, row, scale, false, q.slice_cols(first, last ? q.cols - first : kGroup));
+    }
+    if (x.cols == 0) rows.quantize(x, row, 1.0f, false, q);
+  });
+}
+
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what, int threads) {
+  if (granularity == Granularity::kPerBlock) return quantize_blocks(w, q, scale, what, threads);
   const FloatEnv env;
   const RowQuantizers rows = quantizers();
   std::vector<RowRange> ranges(static_cast<size_t>(w.rows));
@@ -76,7 +134,13 @@ void dequantize(ConstView q, const Scales& scale, View out, int threads) {
   const RowQuantizers rows = quantizers();
   std::array<float, 256> table;
   for (uint32_t code = 0; code < table.size(); ++code) table[code] = decode(format_of(q.dtype), code);
-  for_each_row(q, threads, [&](int64_t row) { rows.dequantize(q, row, table.data(), scale.of_row(row), out); });
+  const bool blocks = scale.cols > 1 || (scale.rows > 1 && scale.rows != q.rows);
+  for_each_row(q, threads, [&](int64_t row) {
+    if (!blocks) return rows.dequantize(q, row, table.data(), scale.of_row(row), out);
+    for (int64_t first = 0; first < q.cols; first += kGroup)
+      rows.dequantize(group_of(q, first), row, table.data(), scale.at(row / kGroup, first / kGroup),
+                      group_of(out, first));
+  });
 }
 
 }  // namespace samebits::cpu

@@ -9,6 +9,7 @@ namespace samebits::cpu {
 
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, int threads);
 void quantize_static(ConstView x, const float* scale, View q, int threads);
+void quantize_per_group(ConstView x, View q, const GroupScales& scales, int threads);
 /// Throws what check_finite() does.
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, std::string_view what, int threads);
 void dequantize(ConstView q, const Scales& scale, View out, int threads);

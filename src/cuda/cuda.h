@@ -21,14 +21,17 @@ void set_device(int ordinal);
 // Kernels behind include/samebits/quantize.h; same arguments, on launch.stream. Checked by src/core/quantize.cpp.
 void quantize_per_token(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch);
 void quantize_static(ConstView x, const float* scale, View q, const Launch& launch);
+void quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch);
 void quantize_weight(ConstView w, Granularity granularity, View q, float* scale, const Launch& launch);
 void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch);
 
 // Kernels behind include/samebits/fused.h; same arguments. Checked by src/core/fused.cpp.
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch);
 void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* upper_bound, const Launch& launch);
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, const Launch& launch);
 void silu_mul(ConstView x, View y, const Launch& launch);
 void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch);
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch);
 
 /// Columns that rms_norm takes of an element type: its sums of squares lie in shared memory.
 constexpr int64_t max_norm_cols(Dtype dtype) { return dtype == Dtype::kF32 ? 131072 : 262144; }

@@ -16,12 +16,15 @@ std::vector<DeviceInfo> devices() { return {}; }
 void set_device(int) { no_cuda(); }
 void quantize_per_token(ConstView, View, float*, const float*, const Launch&) { no_cuda(); }
 void quantize_static(ConstView, const float*, View, const Launch&) { no_cuda(); }
+void quantize_per_group(ConstView, View, const GroupScales&, const Launch&) { no_cuda(); }
 void quantize_weight(ConstView, Granularity, View, float*, const Launch&) { no_cuda(); }
 void dequantize(ConstView, const Scales&, View, const Launch&) { no_cuda(); }
 void rms_norm(const RmsNorm&, View, const Launch&) { no_cuda(); }
 void rms_norm_quantize(const RmsNorm&, View, float*, const float*, const Launch&) { no_cuda(); }
+void rms_norm_quantize_per_group(const RmsNorm&, View, const GroupScales&, const Launch&) { no_cuda(); }
 void silu_mul(ConstView, View, const Launch&) { no_cuda(); }
 void silu_mul_quantize(ConstView, View, float*, const float*, const Launch&) { no_cuda(); }
+void silu_mul_quantize_per_group(ConstView, View, const GroupScales&, const Launch&) { no_cuda(); }
 void compare_rows(ConstView, ConstView, int64_t, Difference*, void*) { no_cuda(); }
 
 Buffer::Buffer(size_t) { no_cuda(); }

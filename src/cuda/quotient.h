@@ -16,7 +16,7 @@ struct Divisor {
   float reciprocal;  ///< 1 / scale, rounded to nearest
 };
 
-/// `reciprocal` is 1 / scale rounded to nearest; scale >= 2^-18, as every scale of the quantizers is.
+/// `reciprocal` is 1 / scale rounded to nearest; scale >= 2^-43, as every scale of the quantizers is.
 SAMEBITS_HOST_DEVICE inline Divisor divisor_of(float scale, float reciprocal) {
   return {reciprocal == 0.0f ? 1.0f : scale, reciprocal};
 }

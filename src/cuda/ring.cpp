@@ -22,6 +22,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   const int64_t slots = std::max(1, sms / s.cluster - (s.cluster > 2));
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
+    if (s.block_scales && kScaleBlock % rows) continue;
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
     const double waves = static_cast<double>(ceil_div(tiles_x * g.tiles_y, slots));
     const double mma = 64.0 * s.blocks * s.cols / kMacs;
@@ -44,9 +45,11 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   const int64_t budget = (s.whole_sm ? shared_memory : shared_memory / 2 - 2048) - fixed;
   const int64_t steps =
       ceil_div(k_bytes, s.chunks * kChunkBytes) * ceil_div(int64_t{g.tiles_x} * g.tiles_y, g.clusters);
-  g.stages = static_cast<int>(std::clamp<int64_t>(budget / (g.x_bytes + g.y_bytes), 2, kMaxStages));
+  const int scales = s.block_scales ? s.chunks * scale_floats(s.blocks, s.cols) * static_cast<int>(sizeof(float)) : 0;
+  const int stage = g.x_bytes + g.y_bytes + scales;
+  g.stages = static_cast<int>(std::clamp<int64_t>(budget / stage, 2, kMaxStages));
   g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
-  g.shared_memory = fixed - kStaticBytes + g.stages * (g.x_bytes + g.y_bytes);
+  g.shared_memory = fixed - kStaticBytes + g.stages * stage;
   return g;
 }
 

@@ -13,7 +13,7 @@
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/float8.h>
 #include <cute/arch/copy_sm90.hpp>
-#include <cute/arch/copy_sm90_tma.hpp>
+#include <cute/arch/copy_sm90_desc.hpp>
 #include <cute/arch/mma_sm90.hpp>
 
 #include <algorithm>
@@ -22,6 +22,8 @@
 
 #include "cuda/launch.h"
 #include "cuda/ring_epilogue.cuh"
+#include "cuda/ring_producer.cuh"
+#include "cuda/ring_scales.cuh"
 #include "cuda/ring_walk.cuh"
 #include "cuda/ring_widen.cuh"
 #include "cuda/tensor_map.h"
@@ -58,6 +60,8 @@ struct Ring : Row {
   static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
   static constexpr bool kPromoted = spec(kOrder).promote_every != 0;
   static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
+  static constexpr bool kBlockScaled = spec(kOrder).scale_block != 0;
+  static_assert(!kBlockScaled || (kPromoted && spec(kOrder).scale_block == kScaleBlock), "one chain has one scale");
   static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
   static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
   static constexpr int kRatio = sizeof(A) / sizeof(B);
@@ -68,74 +72,26 @@ struct Ring : Row {
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
-  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : 32);
+  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 64 : 32);
   static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32,
                        kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
-  using Epilogue = RingEpilogue<kCols, Row::kOut>;
+  using Epilogue = RingEpilogue<kCols, Row::kOut, kBlockScaled>;
   using Walk = RingWalk<kSharing * kBlocks, kCols, kCluster>;
   using Place = typename Walk::Place;
+  using Scales = RingScales<Walk, kSharing * kBlocks, kCols, kChunks>;
   static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
   static constexpr RingShape kShape{
-      kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio};
+      kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio, kBlockScaled};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   /// Two stages of whole blocks: what the row cannot do without.
-  static constexpr int64_t kLeastShared =
-      1024 + kStaticBytes + kStagingBytes + 2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes;
+  static constexpr int64_t kLeastShared = 1024 + kStaticBytes + kStagingBytes +
+                                          2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
+                                          (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
-
-  static __device__ void produce(const RingParams& p, uint8_t* ring, Barrier* full, Empty* empty) {
-    const int stage_bytes = p.g.x_bytes + p.g.y_bytes;
-    const uint32_t tx = p.g.x_bytes + kChunks * p.g.box_cols * kCluster * kChunkBytes;
-    const int each_x = p.whole_x ? kWeightChunks : 1, each_y = p.whole_y ? kChunks : 1;  // chunks of one load
-    const auto load_x = [&](const Place& at, int stage) {
-      full[stage].arrive_and_expect_tx(tx);
-      for (int c = 0; c < kWeightChunks; c += each_x) {
-        const int k = at.step * kWeightChunks + c;
-        cute::SM90_TMA_LOAD_3D::copy(&p.x, reinterpret_cast<uint64_t*>(&full[stage]), weight_hint(p),
-                                     ring + stage * stage_bytes + c * (p.g.x_bytes / kWeightChunks),
-                                     p.whole_x ? 0 : k * kChunkBytes, at.x * p.g.rows, p.whole_x ? k : 0);
-      }
-    };
-    const auto load_y = [&](const Place& at, int stage) {
-      for (int c = 0; c < kChunks; c += each_y) {
-        uint8_t* to = ring + stage * stage_bytes + p.g.x_bytes + c * (p.g.y_bytes / kChunks);
-        const int k = at.step * kChunks + c, byte = p.whole_y ? 0 : k * kChunkBytes, chunk = p.whole_y ? k : 0;
-        if constexpr (kCluster == 1)
-          cute::SM90_TMA_LOAD_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), kKeep, to, byte, at.y, chunk);
-        else
-          cute::SM90_TMA_LOAD_MULTICAST_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), (1 << kCluster) - 1,
-                                                 kKeep, to + Walk::rank() * p.g.box_cols * kChunkBytes, byte,
-                                                 at.y + Walk::rank() * p.g.box_cols, chunk);
-      }
-    };
-    Place at = Walk::begin(p);
-    int filled = 0;
-    if (p.early_weight) {
-      Place ahead = at;
-      for (; filled < p.g.stages && !Walk::ended(p, ahead); ++filled, Walk::advance(p, ahead)) load_x(ahead, filled);
-      for (int i = 0; i < p.prefetch && !Walk::ended(p, ahead); ++i, Walk::advance(p, ahead))  // the rest as far as L2
-        for (int c = 0; c < kWeightChunks; c += each_x) {
-          const int k = ahead.step * kWeightChunks + c;
-          cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole_x ? 0 : k * kChunkBytes, ahead.x * p.g.rows,
-                                                 p.whole_x ? k : 0);
-        }
-    }
-    cutlass::arch::wait_on_dependent_grids();
-    cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
-    RingPosition to{0, 1};                    // a fresh barrier counts as released
-    for (; !Walk::ended(p, at); Walk::advance(p, at), to.advance(p.g.stages)) {
-      empty[to.stage].wait(to.phase);
-      if (filled > 0)
-        --filled;
-      else
-        load_x(at, to.stage);
-      load_y(at, to.stage);
-    }
-  }
 
   // The canonical K-major layout with 128-byte swizzle: atoms of 8 rows, 1024 bytes apart. `start` is a shared-memory
   // address over 16. Note: kept in 32 bits and free of threadIdx, or each MMA waits for moves to uniform registers.
@@ -156,7 +112,8 @@ struct Ring : Row {
       for (int i = 0; i < kAcc; ++i) cute::warpgroup_fence_operand(d[b][i]);
   }
 
-  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, Barrier* full, Empty* empty) {
+  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, const float* scales,
+                                 Barrier* full, Empty* empty) {
     const int warpgroup = kWarpgroups == 1 ? 0 : __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
     const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
                    x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;
@@ -201,12 +158,21 @@ struct Ring : Row {
       cute::warpgroup_commit_batch();
       fence(d);
     };
-    const auto add = [&](float(&d)[kBlocks][kAcc]) {
+    // Adds a finished chain, that of chunk c of a step, to the totals. Gives its stage back if `last`.
+    const auto finish = [&](float(&d)[kBlocks][kAcc], int stage, int step, int c, bool last) {
+      if (!kBlockScaled && last) release(stage);
       fence(d);
+      if constexpr (kBlockScaled) {
+        const bool exists = step * kChunks + c < p.scales.blocks;
+        Scales::add(total, d, scales + stage * Scales::kStageFloats, c, share * kBlocks, exists);
+        __syncwarp();  // one lane speaks for the scales that all have read
+        if (last) release(stage);
+      } else {
 #pragma unroll
-      for (int b = 0; b < kBlocks; ++b)
+        for (int b = 0; b < kBlocks; ++b)
 #pragma unroll
-        for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
+          for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
+      }
     };
     Place tile = Walk::begin(p);
     const int first_tile = tile.tile;
@@ -251,17 +217,14 @@ struct Ring : Row {
           start(acc[0], step);
           start(acc[1], step + 1);
           cute::warpgroup_wait<1>();
-          release(even);
-          add(acc[0]);
+          finish(acc[0], even, step, 0, true);
           cute::warpgroup_wait<0>();
-          release(previous);
-          add(acc[1]);
+          finish(acc[1], previous, step + 1, 0, true);
         }
         if (step < p.steps) {
           start(acc[0], step);
           cute::warpgroup_wait<0>();
-          release(previous);
-          add(acc[0]);
+          finish(acc[0], previous, step, 0, true);
         }
       } else {
         for (int step = 0; step < p.steps; ++step) {
@@ -284,8 +247,7 @@ struct Ring : Row {
               issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
               if constexpr (kPromoted) {
                 cute::warpgroup_wait<0>();
-                if (c == kChunks - 1) release(at.stage);
-                add(acc[0]);
+                finish(acc[0], at.stage, step, c, c == kChunks - 1);
               }
             }
             if constexpr (!kPromoted) {
@@ -317,23 +279,17 @@ struct Ring : Row {
     }
   }
 
-  static constexpr uint64_t kKeep = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST);
-  // A weight that one token tile reads is not read again.
-  static __device__ uint64_t weight_hint(const RingParams& p) {
-    return static_cast<uint64_t>(p.g.tiles_y == 1 ? cute::TMA::CacheHintSm90::EVICT_FIRST
-                                                  : cute::TMA::CacheHintSm90::EVICT_NORMAL);
-  }
-
   static __device__ void run(const RingParams& p) {
     extern __shared__ uint8_t dynamic[];
     __shared__ alignas(8) uint64_t barriers[2 * kMaxStages];
     uint8_t* const ring = dynamic + (1024 - cute::cast_smem_ptr_to_uint(dynamic) % 1024) % 1024;
     uint8_t* const staging = ring + p.g.shared_memory - 1024 - kStagingBytes;
+    float* const scales = reinterpret_cast<float*>(staging) - p.g.stages * Scales::kStageFloats;
     auto* const full = reinterpret_cast<Barrier*>(barriers);
     auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
     if (threadIdx.x < kMaxStages) {
       if (threadIdx.x < p.g.stages) {
-        full[threadIdx.x].init(1);
+        full[threadIdx.x].init(kBlockScaled ? 1 + Scales::kWarp : 1);
         empty[threadIdx.x].init(kSharing * 4 * kCluster);
       }
       cutlass::arch::fence_barrier_init();
@@ -349,10 +305,12 @@ struct Ring : Row {
     }
     if (threadIdx.x >= kWarpgroups * 128) {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
-      if (threadIdx.x == kWarpgroups * 128) produce(p, ring, full, empty);
+      if (threadIdx.x == kWarpgroups * 128) RingProducer<Ring>::produce(p, ring, full, empty);
+      if constexpr (kBlockScaled)
+        if (threadIdx.x / 32 == kWarpgroups * 4 + 1) Scales::produce(p, scales, full, empty);
     } else {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
-      consume(p, ring, staging, full, empty);
+      consume(p, ring, staging, scales, full, empty);
     }
     if constexpr (kCluster > 1) {  // a block must not end while another may write into it
       __syncwarp();
@@ -388,6 +346,8 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   p.steps = static_cast<int>(ceil_div(k_bytes, kChunks * kChunkBytes));
   // Note: L2 keeps the next weight beside what this kernel uses, as long as it is no more than half of it.
   p.prefetch = static_cast<int>(kPrefetchBytes / (static_cast<int64_t>(p.g.clusters) * kCluster * p.g.x_bytes));
+  p.scales = {q.scale_b.row_stride, q.scale_b.col_stride, q.scale_a.row_stride, q.scale_a.col_stride,
+              static_cast<int>(ceil_div(q.k(), kScaleBlock))};
   p.per_channel = !q.scale_b.is_per_tensor();
   p.per_token = !q.scale_a.is_per_tensor();
   p.fp16 = q.out.dtype == Dtype::kF16;

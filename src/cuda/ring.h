@@ -14,6 +14,11 @@ inline constexpr int kMaxStages = 24;
 inline constexpr int kStaticBytes = 512;
 static_assert(kStaticBytes >= 2 * 8 * kMaxStages);
 
+/// Edge of a block that shares a scale (OrderSpec::scale_block), and the floats that the scales of one chunk take in
+/// shared memory: of `cols` tokens, then of `blocks` MMA blocks.
+inline constexpr int kScaleBlock = 128;
+constexpr int scale_floats(int blocks, int cols) { return cols + static_cast<int>(round_up(blocks, 4)); }
+
 /// What is fixed when a Ring kernel is compiled.
 struct RingShape {
   int blocks;     ///< MMA blocks of 64 weight rows in one thread block
@@ -23,6 +28,7 @@ struct RingShape {
   int staging;    ///< bytes of shared memory for the epilogue
   bool whole_sm;  ///< stages may fill the SM; else half of it, so that the next kernel can start beside this one
   int ratio = 1;  ///< bytes of a token element over those of a weight element; chunks count the tokens' bytes
+  bool block_scales = false;  ///< a stage has scales, and no MMA block crosses a block of kScaleBlock channels
 };
 
 /// What a launch adds: which rows and columns a thread block loads, and in which order tiles run.

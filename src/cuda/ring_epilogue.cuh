@@ -13,7 +13,8 @@
 
 namespace samebits::cuda {
 
-template <int kCols, OutKind kOut>
+// kScaledInside: the Order has block scales, and nothing is left to multiply by.
+template <int kCols, OutKind kOut, bool kScaledInside>
 struct RingEpilogue {
   // Token columns that are staged at once.
   static constexpr int kPass = kCols <= 64 ? kCols : kCols % 64 == 0 ? 64 : 48;
@@ -33,7 +34,7 @@ struct RingEpilogue {
 #pragma unroll
     for (int i = 0; i < kScales; ++i) {
       const int token = first + threadIdx.x % 128 + 128 * i;
-      t.scale[i] = token >= p.m ? 0.0f : p.scale_y ? p.scale_y[p.per_token ? token : 0] : 1.0f;
+      t.scale[i] = kScaledInside || token >= p.m ? 0.0f : p.scale_y ? p.scale_y[p.per_token ? token : 0] : 1.0f;
     }
     return t;
   }
@@ -41,7 +42,8 @@ struct RingEpilogue {
   static __device__ void share(const Tokens& t, uint8_t* staging) {
 #pragma unroll
     for (int i = 0; i < kScales; ++i)
-      if (const int column = threadIdx.x % 128 + 128 * i; column < kCols) scales_of(staging)[column] = t.scale[i];
+      if (const int column = threadIdx.x % 128 + 128 * i; !kScaledInside && column < kCols)
+        scales_of(staging)[column] = t.scale[i];
   }
   static __device__ float* scales_of(uint8_t* staging) { return reinterpret_cast<float*>(staging + kPass * kRowBytes); }
 
@@ -54,7 +56,7 @@ struct RingEpilogue {
     for (int i = 0; i < 2; ++i) {
       const int channel = x + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
       if (channel >= p.n) continue;
-      c.scale[i] = p.scale_x ? p.scale_x[p.per_channel ? channel : 0] : 1.0f;
+      if constexpr (!kScaledInside) c.scale[i] = p.scale_x ? p.scale_x[p.per_channel ? channel : 0] : 1.0f;
       if (p.bias) c.bias[i] = widen(p, channel);
     }
     return c;
@@ -74,13 +76,14 @@ struct RingEpilogue {
     return reinterpret_cast<const uint32_t&>(h);
   }
 
-  /// t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)) for channels x ... x + 63, tokens from
-  /// y.
+  /// t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)), scaled inside cast(acc) or
+  /// cast(acc + bias), for channels x ... x + 63, tokens from y.
   static __device__ void store(const RingParams& p, const float (&d)[kCols / 2], const Channels& channels, int x, int y,
                                uint8_t* staging) {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
     const float* scales = scales_of(staging);
     const auto finish = [&](int i, float scale_a, float value) {
+      if constexpr (kScaledInside) return p.bias ? __fadd_rn(value, channels.bias[i]) : value;
       const float t = __fmul_rn(scale_a, value);
       return p.bias ? __fmaf_rn(channels.scale[i], t, channels.bias[i]) : __fmul_rn(channels.scale[i], t);
     };
@@ -107,7 +110,8 @@ struct RingEpilogue {
 #pragma unroll
         for (int h = 0; h < 2 && j + h < kPass / 8; ++h) {
           const int column = pass * kPass + (j + h) * 8;
-          const float2 scale_a = *reinterpret_cast<const float2*>(scales + column + lane % 4 * 2);
+          float2 scale_a{};
+          if constexpr (!kScaledInside) scale_a = *reinterpret_cast<const float2*>(scales + column + lane % 4 * 2);
           const float* v = d + column / 2;
           r[2 * h] = pack(p, finish(0, scale_a.x, v[0]), finish(0, scale_a.y, v[1]));
           r[2 * h + 1] = pack(p, finish(1, scale_a.x, v[2]), finish(1, scale_a.y, v[3]));

@@ -7,6 +7,12 @@
 
 namespace samebits::cuda {
 
+/// Strides of the block scales in floats, and how many blocks K has.
+struct RingScaleParams {
+  int64_t x_row_stride, x_col_stride, y_row_stride, y_col_stride;
+  int blocks;
+};
+
 struct RingParams {
   CUtensorMap x, y;  // weight, tokens
   const float *scale_x, *scale_y;
@@ -16,6 +22,7 @@ struct RingParams {
   int m, n, steps, prefetch;
   bool per_channel, per_token, fp16, early_weight, whole_x, whole_y, stream_out;
   RingGeometry g;
+  RingScaleParams scales;  // of an Order with block scales
 };
 
 /// The walk of one thread block over its cluster's tiles: kBlocks MMA blocks of weight rows by kCols tokens.

@@ -25,6 +25,12 @@ __device__ inline float canonical(float x) { return x != x ? __int_as_float(0x7f
 
 __device__ inline float scale_of(float absmax) { return fmaxf(__fdiv_rn(absmax, kE4m3Max), kMinScale); }
 
+__device__ inline float group_scale(float absmax, bool power_of_two) {
+  const float scale = __fdiv_rn(fmaxf(absmax, kMinGroupAbsmax), kE4m3Max);
+  if (!power_of_two) return scale;
+  return __uint_as_float((__float_as_uint(fmaxf(scale, kMinGroupAbsmax)) + 0x7fffffu) & 0x7f800000u);
+}
+
 // Calls f(std::type_identity<T>()) with the element type of a dtype that is not FP8.
 template <class F>
 void with_float_type(Dtype dtype, F f) {

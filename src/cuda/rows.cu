@@ -87,11 +87,23 @@ void run(RowArgs<T> a, int64_t rows, const Launch& launch) {
   }
 }
 
+// Where the scales of groups go.
+template <class T>
+void set_groups(RowArgs<T>& a, const GroupScales* groups) {
+  if (!groups) return;
+  a.scale = static_cast<float*>(groups->scale.data);
+  a.scale_row_stride = groups->scale.row_stride;
+  a.scale_col_stride = groups->scale.col_stride;
+  a.power_of_two = groups->power_of_two;
+}
+
 template <Out kOut>
-void run_norm(const RmsNorm& norm, View out, float* scale, const float* upper_bound, const Launch& launch) {
+void run_norm(const RmsNorm& norm, View out, float* scale, const float* upper_bound, const Launch& launch,
+              const GroupScales* groups = nullptr) {
   with_float_type(norm.x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     RowArgs<T> a = args_of<T>(norm.x, norm.x.cols, out, scale, upper_bound, launch);
+    set_groups(a, groups);
     a.weight = static_cast<const T*>(norm.weight.data);
     a.epsilon = norm.epsilon;
     a.residual = static_cast<const T*>(norm.residual.data);
@@ -103,10 +115,13 @@ void run_norm(const RmsNorm& norm, View out, float* scale, const float* upper_bo
 }
 
 template <Produce kProduce, Out kOut>
-void run_plain(ConstView x, int64_t cols, View out, float* scale, const float* upper_bound, const Launch& launch) {
+void run_plain(ConstView x, int64_t cols, View out, float* scale, const float* upper_bound, const Launch& launch,
+               const GroupScales* groups = nullptr) {
   with_float_type(x.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    run<kProduce, kOut>(args_of<T>(x, cols, out, scale, upper_bound, launch), x.rows, launch);
+    RowArgs<T> a = args_of<T>(x, cols, out, scale, upper_bound, launch);
+    set_groups(a, groups);
+    run<kProduce, kOut>(a, x.rows, launch);
   });
 }
 
@@ -120,6 +135,10 @@ void quantize_static(ConstView x, const float* scale, View q, const Launch& laun
   run_plain<Produce::kCopy, Out::kStatic>(x, x.cols, q, const_cast<float*>(scale), nullptr, launch);
 }
 
+void quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch) {
+  run_plain<Produce::kCopy, Out::kPerGroup>(x, x.cols, q, nullptr, nullptr, launch, &scales);
+}
+
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch) {
   run_norm<Out::kCast>(norm, y, nullptr, nullptr, launch);
 }
@@ -128,12 +147,20 @@ void rms_norm_quantize(const RmsNorm& norm, View q, float* scale, const float* u
   run_norm<Out::kPerToken>(norm, q, scale, upper_bound, launch);
 }
 
+void rms_norm_quantize_per_group(const RmsNorm& norm, View q, const GroupScales& scales, const Launch& launch) {
+  run_norm<Out::kPerGroup>(norm, q, nullptr, nullptr, launch, &scales);
+}
+
 void silu_mul(ConstView x, View y, const Launch& launch) {
   run_plain<Produce::kSiluMul, Out::kCast>(x, x.cols / 2, y, nullptr, nullptr, launch);
 }
 
 void silu_mul_quantize(ConstView x, View q, float* scale, const float* upper_bound, const Launch& launch) {
   run_plain<Produce::kSiluMul, Out::kPerToken>(x, x.cols / 2, q, scale, upper_bound, launch);
+}
+
+void silu_mul_quantize_per_group(ConstView x, View q, const GroupScales& scales, const Launch& launch) {
+  run_plain<Produce::kSiluMul, Out::kPerGroup>(x, x.cols / 2, q, nullptr, nullptr, launch, &scales);
 }
 
 }  // namespace samebits::cuda

@@ -9,7 +9,7 @@
 namespace samebits::cuda {
 
 enum class Produce { kCopy, kRmsNorm, kSiluMul };
-enum class Out { kCast, kPerToken, kStatic };
+enum class Out { kCast, kPerToken, kPerGroup, kStatic };
 
 constexpr int kMaxBlocks = 8;  // of a row: the largest portable cluster
 constexpr int kMaxVectors = 4;
@@ -29,8 +29,10 @@ struct RowArgs {
   float epsilon;
   void* out;  // T or e4m3 codes
   int64_t out_stride, out_cols;
-  float* scale;              // written per token, read if static
-  const float* upper_bound;  // of absmax, or null
+  float* scale;                                // written per token or group, read if static
+  int64_t scale_row_stride, scale_col_stride;  // of groups
+  bool power_of_two;                           // scales of groups
+  const float* upper_bound;                    // of absmax, or null
   int64_t first_row;
   int log_blocks;     // of the blocks that share a row
   int vectors;        // of a thread, where the row is not kept
@@ -208,11 +210,24 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
   for (int i = 0; i < count; ++i) {
     float y[kCount];
     unpack<T>(kKept && kPerToken ? kept[i] : result(i), y);
+    if constexpr (kOut == Out::kPerGroup) {  // a group is what half a warp has, or a warp of fp32
+      constexpr int kLanes = kGroup / kCount;
+      float absmax = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kCount; ++j) absmax = fmaxf(absmax, fabsf(y[j]));  // drops NaN
+#pragma unroll
+      for (int step = 1; step < kLanes; step *= 2) absmax = fmaxf(absmax, __shfl_xor_sync(~0u, absmax, step));
+      const float scale = group_scale(absmax, a.power_of_two);
+      const int64_t group = static_cast<int64_t>(vector(i)) / kLanes;
+      if (lane % kLanes == 0 && group * kGroup < a.cols)
+        a.scale[row * a.scale_row_stride + group * a.scale_col_stride] = scale;
+      divisor = divisor_of(scale, __fdiv_rn(1.0f, scale));
+    }
     // What follows the row is padding: zero codes, though 0 * inverse may be NaN.
     const Index left = cols - vector(i) * kCount;
     const auto value = [&](int j) {
       if (!kKept && j >= left) return 0.0f;
-      return kPerToken ? quotient(y[j], divisor) : __fmul_rn(y[j], reciprocal);
+      return kOut == Out::kStatic ? __fmul_rn(y[j], reciprocal) : quotient(y[j], divisor);
     };
     uint32_t packed[kCount / 4] = {};
     if (!kKept || left > 0) encode<kCount>(value, packed);

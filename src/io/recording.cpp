@@ -42,8 +42,14 @@ class CallReader {
       bad_file(file_.path(), "{}a is [{},{}] and {}b is [{},{}]: K must be the same and not 0", prefix_, call.a.rows,
                call.a.cols, prefix_, call.b.rows, call.b.cols);
     const int64_t m = call.a.rows, n = call.b.rows;
-    call.scale_a = scales("scale_a", m, false);
-    call.scale_b = scales("scale_b", n, true);
+    if (const int64_t block = spec(call.order).scale_block) {
+      const auto blocks = [&](int64_t extent) { return (extent + block - 1) / block; };
+      call.scale_a = block_scales("scale_a", m, blocks(call.a.cols));
+      call.scale_b = block_scales("scale_b", blocks(n), blocks(call.a.cols));
+    } else {
+      call.scale_a = scales("scale_a", m, false);
+      call.scale_b = scales("scale_b", n, true);
+    }
     if (file_.find(prefix_ + "bias")) call.bias = bias(n);
     call.out = matrix("out", {Dtype::kF32, Dtype::kBf16, Dtype::kF16});
     if (call.out.rows != m || call.out.cols != n)
@@ -92,9 +98,16 @@ class CallReader {
     const bool vector = shape == std::vector{count} || shape == std::vector{count, int64_t{1}} ||
                         (row_vector && shape == std::vector{int64_t{1}, count});
     if (!vector)
-      bad_file(file_.path(), "{}{} is {}: neither one scale nor {}, and no order of this version takes block scales",
-               prefix_, name, describe(t), count);
+      bad_file(file_.path(), "{}{} is {}: neither one scale nor {}, and its order takes no block scales", prefix_, name,
+               describe(t), count);
     return Scales::per_row(data, count);
+  }
+
+  Scales block_scales(const char* name, int64_t rows, int64_t cols) {
+    const Tensor& t = tensor(name, {Dtype::kF32});
+    if (t.shape != std::vector{rows, cols})
+      bad_file(file_.path(), "{}{} is {}, not the block scales [{},{}]", prefix_, name, describe(t), rows, cols);
+    return Scales::blocks(reinterpret_cast<const float*>(t.bytes.data()), rows, cols);
   }
 
   ConstView bias(int64_t n) {
@@ -119,10 +132,9 @@ std::vector<std::byte> dense(const ConstView& v) {
   return bytes;
 }
 
-// Scales as the FP32 column that the file holds.
-ConstView column(const Scales& s) {
-  return s.is_per_tensor() ? ConstView(s.data, Dtype::kF32, 1, 1)
-                           : ConstView(s.data, Dtype::kF32, s.rows, s.cols, s.row_stride, s.col_stride);
+// Scales as the FP32 matrix that the file holds.
+ConstView matrix_of(const Scales& s) {
+  return ConstView(s.data, Dtype::kF32, s.rows, s.cols, s.row_stride, s.col_stride);
 }
 
 }  // namespace
@@ -170,8 +182,9 @@ void write_recording(const std::filesystem::path& path, std::span<const Recorded
     add("a", call.a, {call.a.rows, call.a.cols});
     add("b", call.b, {call.b.rows, call.b.cols});
     for (const auto& [tensor, scales] : {std::pair("scale_a", call.scale_a), std::pair("scale_b", call.scale_b)})
-      add(tensor, column(scales),
-          scales.is_per_tensor() ? std::vector<int64_t>{1} : std::vector{scales.rows, scales.cols});
+      add(tensor, matrix_of(scales),
+          scales.is_per_tensor() && !spec(call.order).scale_block ? std::vector<int64_t>{1}
+                                                                  : std::vector{scales.rows, scales.cols});
     if (call.bias) add("bias", call.bias, {call.bias.cols});
     add("out", call.out, {call.out.rows, call.out.cols});
   }

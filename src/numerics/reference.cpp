@@ -44,6 +44,18 @@ float reference_accumulate(const OrderSpec& spec, const ConstView& a, int64_t ro
   return spec.promote_every ? total : chain;
 }
 
+float reference_accumulate_blocks(const GemmProblem& p, int64_t row, int64_t channel) {
+  const OrderSpec& order = spec(p.order);
+  float acc = 0.0f;
+  for (int64_t k0 = 0; k0 < p.k(); k0 += order.scale_block) {
+    const int64_t count = std::min<int64_t>(order.scale_block, p.k() - k0), block = k0 / order.scale_block;
+    // One chain: promoted to a total of zero.
+    const float chain = reference_accumulate(order, p.a.slice_cols(k0, count), row, p.b.slice_cols(k0, count), channel);
+    acc = std::fma(chain, p.scale_a.at(row, block) * p.scale_b.at(channel / order.scale_block, block), acc);
+  }
+  return acc;
+}
+
 float reference_epilogue(float acc, float scale_a, float scale_b, const float* bias) {
   const float t = scale_a * acc;
   return bias ? std::fma(scale_b, t, *bias) : scale_b * t;
@@ -54,9 +66,11 @@ void reference_gemm(const GemmProblem& p) {
   const OrderSpec& order = spec(p.order);
   for (int64_t m = 0; m < p.m(); ++m)
     for (int64_t n = 0; n < p.n(); ++n) {
-      const float acc = reference_accumulate(order, p.a, m, p.b, n);
       const float bias = p.bias ? load(p.bias.dtype, p.bias.at(0, n)) : 0.0f;
-      const float value = reference_epilogue(acc, p.scale_a.of_row(m), p.scale_b.of_row(n), p.bias ? &bias : nullptr);
+      const float* added = p.bias ? &bias : nullptr;
+      const float value = order.scale_block ? reference_epilogue(reference_accumulate_blocks(p, m, n), added)
+                                            : reference_epilogue(reference_accumulate(order, p.a, m, p.b, n),
+                                                                 p.scale_a.of_row(m), p.scale_b.of_row(n), added);
       store(p.out.dtype, p.out.at(m, n), value);
     }
 }

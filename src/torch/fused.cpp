@@ -48,6 +48,13 @@ struct Norm {
                       place.launch());
     return {q, scale};
   }
+
+  Quantized run_groups(const Tensor& x, bool power_of_two) const {
+    Tensor q = empty(x, {norm.x.rows, norm.x.cols}, ScalarType::Float8_e4m3fn);
+    Tensor scale = empty_group_scales(x, norm.x.rows, norm.x.cols);
+    rms_norm_quantize_per_group(norm, view_of("q", q), groups_of(scale, power_of_two), place.launch());
+    return {q, scale};
+  }
 };
 
 Tensor rms_norm_op(const Tensor& x, const Tensor& weight, double eps) {
@@ -71,6 +78,18 @@ std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_op(const Tensor& x, con
   return {q, scale, *norm.sum};
 }
 
+Quantized rms_norm_quantize_per_group_op(const Tensor& x, const Tensor& weight, double eps, bool power_of_two) {
+  return Norm(x, std::nullopt, weight, eps).run_groups(x, power_of_two);
+}
+
+std::tuple<Tensor, Tensor, Tensor> add_rms_norm_quantize_per_group_op(const Tensor& x, const Tensor& residual,
+                                                                      const Tensor& weight, double eps,
+                                                                      bool power_of_two) {
+  const Norm norm(x, residual, weight, eps);
+  const auto [q, scale] = norm.run_groups(x, power_of_two);
+  return {q, scale, *norm.sum};
+}
+
 Tensor silu_mul_op(const Tensor& x) {
   const Place place(x);
   const View view = view_of("x", x);
@@ -89,6 +108,15 @@ Quantized silu_mul_quantize_op(const Tensor& x, std::optional<Tensor> scale_ub) 
   return {q, scale};
 }
 
+Quantized silu_mul_quantize_per_group_op(const Tensor& x, bool power_of_two) {
+  const Place place(x);
+  const View view = view_of("x", x);
+  Tensor q = empty(x, {view.rows, view.cols / 2}, ScalarType::Float8_e4m3fn);
+  Tensor scale = empty_group_scales(x, view.rows, view.cols / 2);
+  silu_mul_quantize_per_group(view, view_of("q", q), groups_of(scale, power_of_two), place.launch());
+  return {q, scale};
+}
+
 }  // namespace
 }  // namespace samebits::torch_ops
 
@@ -101,17 +129,27 @@ STABLE_TORCH_LIBRARY_FRAGMENT(samebits, m) {
       "(Tensor q, Tensor scale, Tensor residual_out)");
   m.def("silu_mul(Tensor x) -> Tensor");
   m.def("silu_mul_quantize(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
+  m.def(
+      "rms_norm_quantize_per_group(Tensor x, Tensor weight, float eps, bool power_of_two=False) -> "
+      "(Tensor q, Tensor scale)");
+  m.def(
+      "add_rms_norm_quantize_per_group(Tensor x, Tensor residual, Tensor weight, float eps, "
+      "bool power_of_two=False) -> (Tensor q, Tensor scale, Tensor residual_out)");
+  m.def("silu_mul_quantize_per_group(Tensor x, bool power_of_two=False) -> (Tensor q, Tensor scale)");
 }
 
-#define SAMEBITS_TORCH_FUSED_IMPL(key)                                          \
-  STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                 \
-    namespace ops = samebits::torch_ops;                                        \
-    m.impl("rms_norm", TORCH_BOX(&ops::rms_norm_op));                           \
-    m.impl("add_rms_norm", TORCH_BOX(&ops::add_rms_norm_op));                   \
-    m.impl("rms_norm_quantize", TORCH_BOX(&ops::rms_norm_quantize_op));         \
-    m.impl("add_rms_norm_quantize", TORCH_BOX(&ops::add_rms_norm_quantize_op)); \
-    m.impl("silu_mul", TORCH_BOX(&ops::silu_mul_op));                           \
-    m.impl("silu_mul_quantize", TORCH_BOX(&ops::silu_mul_quantize_op));         \
+#define SAMEBITS_TORCH_FUSED_IMPL(key)                                                              \
+  STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                                     \
+    namespace ops = samebits::torch_ops;                                                            \
+    m.impl("rms_norm", TORCH_BOX(&ops::rms_norm_op));                                               \
+    m.impl("add_rms_norm", TORCH_BOX(&ops::add_rms_norm_op));                                       \
+    m.impl("rms_norm_quantize", TORCH_BOX(&ops::rms_norm_quantize_op));                             \
+    m.impl("add_rms_norm_quantize", TORCH_BOX(&ops::add_rms_norm_quantize_op));                     \
+    m.impl("silu_mul", TORCH_BOX(&ops::silu_mul_op));                                               \
+    m.impl("silu_mul_quantize", TORCH_BOX(&ops::silu_mul_quantize_op));                             \
+    m.impl("rms_norm_quantize_per_group", TORCH_BOX(&ops::rms_norm_quantize_per_group_op));         \
+    m.impl("add_rms_norm_quantize_per_group", TORCH_BOX(&ops::add_rms_norm_quantize_per_group_op)); \
+    m.impl("silu_mul_quantize_per_group", TORCH_BOX(&ops::silu_mul_quantize_per_group_op));         \
   }
 SAMEBITS_TORCH_FUSED_IMPL(CPU)
 SAMEBITS_TORCH_FUSED_IMPL(CUDA)

@@ -101,14 +101,17 @@ void add_bias(GemmProblem& p, const Place& place, const std::optional<Tensor>& b
                      p.n() == 1 ? 1 : bias->stride(-1));
 }
 
-GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, const Tensor& scale_a,
+// Of an Order with block scales, or with scales in the epilogue.
+GemmProblem problem_of(const Place& place, Order order, const Tensor& a, const Tensor& b, const Tensor& scale_a,
                        const Tensor& scale_b, const std::optional<Tensor>& bias) {
   GemmProblem p;
+  p.order = order;
   p.a = view_of("a", a);
   p.b = transposed(view_of("b", b));
   if (p.m() == 0 || p.n() == 0) return p;
-  p.scale_a = scales_of("scale_a", scale_a, p.m());
-  p.scale_b = scales_of("scale_b", scale_b, p.n());
+  const bool blocks = spec(order).scale_block != 0;
+  p.scale_a = blocks ? block_scales_of("scale_a", scale_a) : scales_of("scale_a", scale_a, p.m());
+  p.scale_b = blocks ? block_scales_of("scale_b", scale_b) : scales_of("scale_b", scale_b, p.n());
   place.check("b", b);
   place.check("scale_a", scale_a);
   place.check("scale_b", scale_b);
@@ -116,15 +119,28 @@ GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, con
   return p;
 }
 
-Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
-                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
+Tensor multiply(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
+                const std::optional<Tensor>& bias, ScalarType out_dtype, Order order, const std::string& overlap) {
   const Place place(a);
-  GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
-  p.order = parse_order(order);
+  GemmProblem p = problem_of(place, order, a, b, scale_a, scale_b, bias);
   Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
   p.out = view_of("out", out);
   run(p, place, a, parse_overlap(overlap));
   return out;
+}
+
+Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
+  const Order parsed = parse_order(order);
+  if (spec(parsed).scale_block) bad_input("{} has block scales: block_scaled_mm computes it", order);
+  return multiply(a, b, scale_a, scale_b, bias, out_dtype, parsed, overlap);
+}
+
+Tensor block_scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
+                       std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
+  const Order parsed = parse_order(order);
+  if (!spec(parsed).scale_block) bad_input("{} has no block scales: scaled_mm computes it", order);
+  return multiply(a, b, scale_a, scale_b, bias, out_dtype, parsed, overlap);
 }
 
 Tensor linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
@@ -184,7 +200,7 @@ void cutlass_scaled_mm(Tensor out, const Tensor& a, const Tensor& b, const Tenso
   check_cutlass(out, a, b, a_scales, b_scales, bias);
   const Place place(a);
   place.check("out", out);
-  GemmProblem p = problem_of(place, a, b, a_scales, b_scales, bias);
+  GemmProblem p = problem_of(place, Order::kHopperFast, a, b, a_scales, b_scales, bias);
   p.out = view_of("out", out);
   run(p, place, a, Overlap::kLaunch);  // vLLM's schema cannot say that b is ready
 }
@@ -220,6 +236,25 @@ Tensor quantize_static_op(const Tensor& x, const Tensor& scale) {
   return quantize_static_padded(x, scale, view_of("x", x).cols);
 }
 
+Quantized quantize_per_group_op(const Tensor& x, std::optional<int64_t> columns, bool power_of_two) {
+  const Place place(x);
+  const View view = view_of("x", x);
+  Tensor q = empty(x, {view.rows, columns.value_or(view.cols)}, ScalarType::Float8_e4m3fn);
+  Tensor scale = empty_group_scales(x, view.rows, view.cols);
+  quantize_per_group(view, view_of("q", q), groups_of(scale, power_of_two), place.launch());
+  return {q, scale};
+}
+
+Quantized quantize_weight_blocks(const Tensor& w) {
+  const Place place(w);
+  const View view = view_of("w", w);
+  Tensor q = empty(w, {view.rows, view.cols}, ScalarType::Float8_e4m3fn);
+  Tensor scale = empty(w, {(view.rows + kGroup - 1) / kGroup, (view.cols + kGroup - 1) / kGroup}, ScalarType::Float);
+  quantize_weight(view, Granularity::kPerBlock, view_of("q", q), static_cast<float*>(scale.data_ptr()), "w",
+                  place.launch());
+  return {q, scale};
+}
+
 Quantized quantize_weight_op(const Tensor& w, bool per_channel) {
   const Place place(w);
   const View view = view_of("w", w);
@@ -236,7 +271,10 @@ Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype)
   Tensor out = empty(q, {view.rows, view.cols}, out_dtype);
   if (view.rows == 0 || view.cols == 0) return out;
   place.check("scale", scale);
-  dequantize(view, scales_of("scale", scale, view.rows), view_of("out", out), place.launch());
+  const bool blocks = scale.dim() == 2 && scale.numel() > 1 && scale.size(0) == (view.rows + kGroup - 1) / kGroup &&
+                      scale.size(1) == (view.cols + kGroup - 1) / kGroup;
+  dequantize(view, blocks ? block_scales_of("scale", scale) : scales_of("scale", scale, view.rows), view_of("out", out),
+             place.launch());
   return out;
 }
 
@@ -277,14 +315,19 @@ STABLE_TORCH_LIBRARY(samebits, m) {
       "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
       "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", str overlap=\"launch\") -> Tensor");
   m.def(
+      "block_scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-block128\", str overlap=\"launch\") -> Tensor");
+  m.def(
       "linear(Tensor x, Tensor weight, Tensor? bias=None, Tensor? scale=None, ScalarType? out_dtype=None, "
       "str order=\"hopper-bf16\", str overlap=\"launch\") -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
   m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
   m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
+  m.def("quantize_per_group(Tensor x, int? columns=None, bool power_of_two=False) -> (Tensor q, Tensor scale)");
   m.def("quantize_static(Tensor x, Tensor scale) -> Tensor");
   m.def("quantize_static_padded(Tensor x, Tensor scale, int columns) -> Tensor");
   m.def("quantize_weight(Tensor w, bool per_channel=True) -> (Tensor q, Tensor scale)");
+  m.def("quantize_weight_blocks(Tensor w) -> (Tensor q, Tensor scale)");
   m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
   m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype, bool weight_only=False) -> str");
   m.def("load_rules(str path, bool check) -> str");
@@ -294,13 +337,16 @@ STABLE_TORCH_LIBRARY(samebits, m) {
   STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                      \
     namespace ops = samebits::torch_ops;                                             \
     m.impl("scaled_mm", TORCH_BOX(&ops::scaled_mm));                                 \
+    m.impl("block_scaled_mm", TORCH_BOX(&ops::block_scaled_mm));                     \
     m.impl("linear", TORCH_BOX(&ops::linear));                                       \
     m.impl("cutlass_scaled_mm", TORCH_BOX(&ops::cutlass_scaled_mm));                 \
     m.impl("quantize_per_token", TORCH_BOX(&ops::quantize_per_token_op));            \
     m.impl("quantize_per_token_padded", TORCH_BOX(&ops::quantize_per_token_padded)); \
+    m.impl("quantize_per_group", TORCH_BOX(&ops::quantize_per_group_op));            \
     m.impl("quantize_static", TORCH_BOX(&ops::quantize_static_op));                  \
     m.impl("quantize_static_padded", TORCH_BOX(&ops::quantize_static_padded));       \
     m.impl("quantize_weight", TORCH_BOX(&ops::quantize_weight_op));                  \
+    m.impl("quantize_weight_blocks", TORCH_BOX(&ops::quantize_weight_blocks));       \
     m.impl("dequantize", TORCH_BOX(&ops::dequantize_op));                            \
   }
 SAMEBITS_TORCH_IMPL(CPU)

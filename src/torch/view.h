@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "samebits/gemm.h"
+#include "samebits/quantize.h"
 
 namespace samebits::torch_ops {
 
@@ -75,6 +76,14 @@ inline Scales scales_of(const char* what, const Tensor& t, int64_t rows) {
   return stride == 0 ? Scales::per_tensor(data) : Scales::per_row(data, rows, stride);
 }
 
+/// FP32 block scales where they lie: a 2-D tensor of any strides.
+inline Scales block_scales_of(const char* what, const Tensor& t) {
+  if (t.scalar_type() != ScalarType::Float || t.dim() != 2)
+    bad_input("{} is {} {}; block scales are float32 with two dimensions", what,
+              torch::headeronly::toString(t.scalar_type()), shape_of(t));
+  return {static_cast<const float*>(t.data_ptr()), t.size(0), t.size(1), t.stride(0), t.stride(1)};
+}
+
 /// Where a call on `t` runs: its device made current, torch's current stream on it, torch's thread count on the CPU.
 /// Restores the device when it goes out of scope.
 class Place {
@@ -94,6 +103,15 @@ class Place {
 /// An output of the call, on the device of `like`.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
   return torch::stable::new_empty(like, shape, dtype);
+}
+
+/// Scales of groups of an input [rows, cols], tokens fastest: [rows, ceil(cols/128)] float32, strides (1, rows).
+inline Tensor empty_group_scales(const Tensor& like, int64_t rows, int64_t cols) {
+  return torch::stable::transpose(empty(like, {(cols + kGroup - 1) / kGroup, rows}, ScalarType::Float), 0, 1);
+}
+inline GroupScales groups_of(const Tensor& scale, bool power_of_two) {
+  const View view(scale.data_ptr(), Dtype::kF32, scale.size(0), scale.size(1), scale.stride(0), scale.stride(1));
+  return {view, power_of_two};
 }
 
 /// The bound of a dynamic scale: one FP32 value on the device, or null.

@@ -63,14 +63,14 @@ def operands(m: int, n: int, k: int, device: torch.device | str = "cpu", per_cha
 
 
 class _SeesOverlap(TorchDispatchMode):
-    """Notes what each call of scaled_mm or linear may overlap."""
+    """Notes what each call of scaled_mm, block_scaled_mm or linear may overlap."""
 
     def __init__(self):
         super().__init__()
         self.said: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.samebits.scaled_mm.default:
+        if func in (torch.ops.samebits.scaled_mm.default, torch.ops.samebits.block_scaled_mm.default):
             self.said.append(args[7] if len(args) > 7 else "launch")
         elif func is torch.ops.samebits.linear.default:
             self.said.append(args[6] if len(args) > 6 else "launch")
@@ -78,7 +78,7 @@ class _SeesOverlap(TorchDispatchMode):
 
 
 def overlaps_in(call: Callable[[], object]) -> list[str]:
-    """``overlap`` of every scaled_mm and linear that ``call`` runs."""
+    """``overlap`` of every product that ``call`` runs."""
     with _SeesOverlap() as mode:
         call()
     return mode.said
@@ -142,6 +142,27 @@ def reference_accumulate_half(a: Tensor, b: Tensor) -> np.ndarray:
         last = np.maximum(np.frexp(total)[1] - 24, -149)
         acc = np.ldexp(np.trunc(np.ldexp(total, -last)), last) + 0.0
     return acc.astype(np.float32)
+
+
+def reference_block_mm(
+    a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None, out_dtype: torch.dtype
+) -> Tensor:
+    """block_scaled_mm by definition. a [M, K], b [N, K] e4m3, scale_a [M, ceil(K/128)], scale_b [ceil(N/128), ...]."""
+    acc = np.zeros((a.shape[0], b.shape[0]), dtype=np.float32)
+    for j in range(scale_a.shape[1]):
+        columns = slice(128 * j, min(128 * j + 128, a.shape[1]))
+        channel = scale_b.numpy()[:, j].repeat(128)[: b.shape[0]]
+        product = scale_a.numpy()[:, j : j + 1] * channel[None, :]
+        acc = _fma(reference_accumulate(a[:, columns], b[:, columns]), product, acc)
+    return torch.from_numpy(acc if bias is None else acc + bias.float().numpy()).to(out_dtype)
+
+
+def block_operands(m: int, n: int, k: int, device: torch.device | str = "cpu"):
+    """a [M, K], b [K, N] column-major, scale_a [M, ceil(K/128)] tokens fastest, scale_b [ceil(N/128), ceil(K/128)]."""
+    blocks = -(-k // 128)
+    scale_a = (torch.rand(blocks, m) * 0.1 + 0.01).to(device).t()
+    scale_b = (torch.rand(-(-n // 128), blocks) * 0.1 + 0.01).to(device)
+    return random_fp8(m, k, device), random_fp8(n, k, device).t(), scale_a, scale_b
 
 
 def _fma(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from helpers import (
     check_invariant,
     overlaps_in,
     random_fp8,
+    reference_block_mm,
     reference_half,
     reference_mm,
     same_bits,
@@ -84,18 +85,30 @@ def test_route_without_a_kernel_falls_back_and_says_so(device, monkeypatch):
     assert same_bits(layer(x), Fp8Linear.from_linear(source, weight_only=True)(x)), "weight-only is the same definition"
 
 
-def test_block_route_is_the_sum_over_blocks(device):
-    n, k = 200, 300
-    weight, blocks = random_fp8(n, k), torch.rand(2, 3) + 0.1
-    layer = Fp8Linear.from_fp8(weight, blocks, out_dtype=torch.float32).to(device)
+@pytest.mark.parametrize(("n", "k"), [(200, 300), (256, 256), (24, 3884)])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_block_route_is_the_definition(device, n, k, with_bias):
+    """K such as 3884 is padded by the layer; its bits are those of the op without padding, on the CPU."""
+    weight, blocks = random_fp8(n, k), torch.rand(-(-n // 128), -(-k // 128)) + 0.1
+    bias = torch.randn(n).bfloat16() if with_bias else None
+    layer = Fp8Linear.from_fp8(weight, blocks, bias=bias).to(device)
+    assert layer.route == "block-scaled" and "order hopper-block128" in layer.explain()
     x = torch.randn(5, k).bfloat16()
-    total = None
-    for j in range(3):
-        columns = slice(128 * j, min(128 * j + 128, k))
-        q, scale = samebits.quantize_per_token(x[:, columns])
-        part = reference_mm(q, weight[:, columns], scale, blocks[:, j].repeat_interleave(128)[:n], None, torch.float32)
-        total = part if total is None else total + part
-    assert same_bits(layer(x.to(device)), total)
+    q, scale = samebits.quantize_per_group(x)
+    out = layer(x.to(device))
+    assert same_bits(out, samebits.block_scaled_mm(q, weight.t(), scale, blocks, bias))
+    assert same_bits(out, reference_block_mm(q, weight, scale, blocks, bias, torch.bfloat16))
+
+
+def test_block_scales_online(device):
+    source = linear(300, 200).to(device)
+    layer = Fp8Linear.from_linear(source, scales="block")
+    weight, scale = samebits.quantize_weight_blocks(source.weight.detach())
+    x = torch.randn(5, 300, device=device).bfloat16()
+    assert layer.weight_scale.shape == (2, 3)
+    assert same_bits(layer(x), Fp8Linear.from_fp8(weight, scale, bias=source.bias.detach())(x))
+    trainable = Fp8Linear.from_linear(source, scales="block", trainable=True)
+    assert same_bits(trainable(x), layer(x)) and trainable.weight_scale.shape == (2, 3)
 
 
 def test_fused_scales_stay_exact_per_channel(device):
@@ -189,7 +202,7 @@ def test_only_a_frozen_weight_is_called_ready(device):
     frozen, trainable = Fp8Linear.from_linear(source), Fp8Linear.from_linear(source, trainable=True)
     with torch.no_grad():
         assert overlaps_in(lambda: frozen(x)) == ["weight"]
-        assert overlaps_in(lambda: blocks(x.repeat(1, 4)[:, :200])) == ["weight", "weight"]
+        assert overlaps_in(lambda: blocks(x.repeat(1, 4)[:, :200])) == ["weight"]
         assert overlaps_in(lambda: trainable(x)) == ["launch"]
     assert overlaps_in(lambda: frozen(x)) == ["weight"]
     assert overlaps_in(lambda: frozen(x.requires_grad_())) == ["launch"]
@@ -252,6 +265,8 @@ BAD = [
     (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), requantize=True), r"needs a width for each of 1 scales"),
     (lambda w: Fp8Linear(64, 32, order="fast"), r"unknown order 'fast'"),
     (lambda w: Fp8Linear(64, 32, scales="row"), r"scales='row'"),
+    (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), order="hopper-block128"), r"'hopper-block128' is for block scales"),
+    (lambda w: Fp8Linear.from_linear(linear(), scales="block", input_scale=0.1), r"block scales have dynamic"),
 ]
 
 

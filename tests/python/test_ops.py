@@ -108,7 +108,8 @@ def test_control_flipped_scales_are_other_bits():
 
 def test_orders_differ():
     a, b, scale_a, scale_b = operands(32, 64, 1024)
-    outs = [samebits.scaled_mm(a, b, scale_a, scale_b, None, torch.float32, order) for order in samebits.ORDERS]
+    orders = [order for order in samebits.ORDERS if order not in samebits.BLOCK_ORDERS]
+    outs = [samebits.scaled_mm(a, b, scale_a, scale_b, None, torch.float32, order) for order in orders]
     assert not any(same_bits(outs[i], outs[j]) for i in range(4) for j in range(i))
 
 
