@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -21,7 +22,7 @@ namespace {
 struct Arguments {
   std::string checkpoint, shapes, activations, json;
   std::string device = "auto", kernels = "chosen", rules;
-  std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
+  std::vector<std::string> orders = {"hopper-fast", "hopper-promoted", "hopper-block128"};
   std::vector<std::string> dtypes = {"bf16", "fp16"};
   std::vector<int64_t> batches;
   uint64_t seed = 0;
@@ -66,9 +67,12 @@ void run_verify(const Arguments& arguments) {
   options.rules = rules ? &*rules : nullptr;
   if (is_file(arguments.json)) check_can_write(arguments.json);
   const std::atomic<bool>& cancel = *interrupt.flag();
+  // Random weights have block scales where nothing but Orders with them is asked for.
+  const bool blocks = std::all_of(options.orders.begin(), options.orders.end(),
+                                  [](Order order) { return spec(order).scale_block != 0; });
   LayerSet set = arguments.shapes.empty()
                      ? layers_of_checkpoint(arguments.checkpoint, cancel, progress)
-                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, cancel, progress);
+                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, blocks, cancel, progress);
   if (!arguments.activations.empty()) load_activations(set, arguments.activations);
   progress.clear();
   choice.announce();
@@ -106,7 +110,9 @@ void add_verify(CLI::App& app) {
   auto* shapes =
       command->add_option("--shapes", arguments->shapes, "random weights of a known model's shapes: " + model_names());
   shapes->excludes(checkpoint);
-  command->add_option("--order", arguments->orders, "an order, repeatable; by default hopper-fast and hopper-promoted")
+  command
+      ->add_option("--order", arguments->orders,
+                   "an order, repeatable; by default hopper-fast and hopper-promoted, of block scales hopper-block128")
       ->allow_extra_args(false)
       ->delimiter(',');
   command->add_option("--dtype", arguments->dtypes, "output dtype, repeatable; by default bf16 and fp16")

@@ -38,10 +38,8 @@ GemmProblem LayerProof::problem(Order order, int64_t first_row, int64_t m, View 
   p.order = order;
   p.a = ConstView(a_.data(), Dtype::kE4m3, 2 * setup_.pool_rows, k_padded_).slice_rows(first_row, m);
   p.b = b_;
-  const float* scale_a = static_cast<const float*>(scale_a_.data());
-  p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a + first_row, m);
-  const float* scale_b = static_cast<const float*>(scale_b_.data());
-  p.scale_b = layer_.weight_scale.size() == 1 ? Scales::per_tensor(scale_b) : Scales::per_row(scale_b, n_padded_);
+  p.scale_a = token_scales(static_cast<const float*>(scale_a_.data()), first_row, m);
+  p.scale_b = channel_scales(static_cast<const float*>(scale_b_.data()), n_padded_);
   if (layer_.bias) p.bias = ConstView(bias_.data(), out.dtype, 1, n_padded_);
   p.out = out;
   return p;

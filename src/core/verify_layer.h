@@ -39,6 +39,9 @@ class LayerProof {
   void make_pool();
   void upload_weight();
   void upload_scales();
+  // Scales of activation rows, and of the weight, as the kernels take them.
+  Scales token_scales(const float* data, int64_t first_row, int64_t count) const;
+  Scales channel_scales(const float* data, int64_t channels) const;
   void load_bias(Dtype dtype);
   std::vector<Plan> plans(Order order, int64_t m, Dtype dtype) const;
   GemmProblem problem(Order order, int64_t first_row, int64_t m, View out) const;
@@ -52,6 +55,7 @@ class LayerProof {
   GemmProblem sample_problem(Order order, View out) const;
   void compare_sample(Order order, Dtype dtype, const std::vector<std::byte>& alone, VerifyResult& result) const;
   std::vector<float> split_accumulators(Order order);
+  std::vector<float> split_blocks(Order order) const;
   void compare_control(Dtype dtype, const std::vector<float>& accumulators, VerifyResult& result);
   void advance(int64_t rows, const VerifyResult& result);
 
@@ -61,7 +65,7 @@ class LayerProof {
   int64_t n_, k_;                    // of the layer
   int64_t n_padded_, k_padded_;      // as a GPU kernel takes them
   std::vector<uint8_t> pool_;        // [pool_rows, k_padded] e4m3
-  std::vector<float> pool_scale_;    // pool_rows values, or 1 when static
+  std::vector<float> pool_scale_;    // pool_rows values, 1 when static, or [pool_rows, k_blocks] with block scales
   std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
   Memory a_, scale_a_;               // the pool twice, so that every rotation is one window
   Memory weight_, scale_b_, bias_;
