@@ -22,7 +22,7 @@ namespace {
 struct Arguments {
   std::string checkpoint, shapes, activations, json;
   std::string device = "auto", kernels = "chosen", rules;
-  std::vector<std::string> orders = {"hopper-fast", "hopper-promoted", "hopper-block128"};
+  std::vector<std::string> orders;  // none: those of VerifyOptions
   std::vector<std::string> dtypes = {"bf16", "fp16"};
   std::vector<int64_t> batches;
   uint64_t seed = 0;
@@ -31,7 +31,7 @@ struct Arguments {
 
 VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt, Progress& progress) {
   VerifyOptions options;
-  options.orders = parse_orders(arguments.orders);
+  if (!arguments.orders.empty()) options.orders = parse_orders(arguments.orders);
   options.dtypes = parse_dtypes(arguments.dtypes);
   options.batches = arguments.batches;
   options.all_kernels = arguments.kernels == "all";
@@ -61,7 +61,10 @@ void run_verify(const Arguments& arguments) {
   const Interrupt interrupt;
   Progress progress;
   VerifyOptions options = options_of(arguments, interrupt, progress);
-  const DeviceChoice choice = select_device(arguments.device, options.orders);
+  // By default a GPU need not have the Order of block scales: the checkpoint may have none.
+  const std::vector<Order> needed =
+      arguments.orders.empty() ? std::vector{Order::kHopperFast, Order::kHopperPromoted} : options.orders;
+  const DeviceChoice choice = select_device(arguments.device, needed);
   options.device = &choice.device;
   const std::optional<RuleSet> rules = load_rules_for(arguments.rules, {&choice.device, 1});
   options.rules = rules ? &*rules : nullptr;
