@@ -4,7 +4,7 @@
     bench/block.py --out out/block.jsonl
     bench/block.py --shapes deepseek-v3 --m 1,8,64,512,4096 --kernels all
 
-vLLM's kernel is timed where `vllm._custom_ops` imports: with its padding of M to a multiple of 4, as its layers call it.
+vLLM's kernel is timed where `vllm._custom_ops` imports, with the padding of M to a multiple of 4 of its layers.
 torch._scaled_mm takes 1x128 and 128x128 scales from 2.9 on. Each peer's bits are compared with its own at the largest M
 (`invariant`), and with samebits' where the package imports (`same_bits`, else null). Exit code 1 if a row of samebits
 had other bits than its Order.
@@ -28,7 +28,7 @@ class BlockPeer(TorchRowwise):
     """A peer with scales of 1x128 and 128x128: `multiply(a, b, scale_a, scale_b)` on one weight shape."""
 
     def __init__(self, torch, multiply: Callable, max_m: int, n: int, k: int) -> None:
-        self.multiply, self.blocks = multiply, -(-k // BLOCK)
+        self.multiply, self.blocks, self.scales = multiply, -(-k // BLOCK), {}
         self.block_a = torch.rand(self.blocks, max_m, device="cuda") * 0.01 + 0.001
         self.block_b = torch.rand(-(-n // BLOCK), self.blocks, device="cuda") * 0.01 + 0.001
         super().__init__(torch, max_m, n, k)
@@ -39,7 +39,7 @@ class BlockPeer(TorchRowwise):
         return a, b, self.block_a[:, :m].contiguous().t(), self.block_b
 
     def run(self, m: int, copy: int):
-        if m not in self.__dict__.setdefault("scales", {}):
+        if m not in self.scales:
             self.scales[m] = self.operands(m, 0)[2]
         a, b, _, _ = super().operands(m, copy)
         return self.multiply(a, b, self.scales[m], self.block_b)
@@ -67,9 +67,7 @@ def vllm_multiply(torch) -> Callable:
             padded[:m].copy_(a)
             scales = torch.ones((scale_a.shape[1], rows), device=a.device).t()
             scales[:m].copy_(scale_a)
-            return ops.cutlass_scaled_mm(
-                padded, b, out_dtype=torch.bfloat16, scale_a=scales, scale_b=scale_b.t()
-            )[:m]
+            return ops.cutlass_scaled_mm(padded, b, out_dtype=torch.bfloat16, scale_a=scales, scale_b=scale_b.t())[:m]
         return ops.cutlass_scaled_mm(a, b, out_dtype=torch.bfloat16, scale_a=scale_a, scale_b=scale_b.t())
 
     return multiply
@@ -135,8 +133,8 @@ def summary(lines: list[dict]) -> None:
             part = [(r, x) for r, x in ratios if low <= x["m"] <= high]
             if part:
                 worst, cell = min(part, key=lambda p: p[0])
-                where = f"{cell['n']}x{cell['k']} m={cell['m']}"
-                print(f"{name} {what}: {statistics.geometric_mean(r for r, _ in part):.2f} (worst {worst:.2f}, {where})")
+                mean, where = statistics.geometric_mean(r for r, _ in part), f"{cell['n']}x{cell['k']} m={cell['m']}"
+                print(f"{name} {what}: {mean:.2f} (worst {worst:.2f}, {where})")
 
 
 def main() -> int:

@@ -191,7 +191,8 @@ class Fp8Linear(nn.Module):
         n, k = round_up(self.out_features, 16), round_up(self.in_features, 16)
         blocks = self.weight_scale.dim() == 2
         if self.order in ops.BLOCK_ORDERS and not blocks:
-            raise ValueError(f"order {self.order!r} is for block scales; weight_scale is {list(self.weight_scale.shape)}")
+            shape = list(self.weight_scale.shape)
+            raise ValueError(f"order {self.order!r} is for block scales; weight_scale is {shape}")
         if self.weight_only:
             return routes.WEIGHT_ONLY, "asked for; no weight-only kernel in this version: BF16 products, row by row"
         try:
@@ -218,7 +219,8 @@ class Fp8Linear(nn.Module):
             activations = "dynamic activations in groups of 128"
         else:
             activations = "dynamic per-token activations" if self.input_scale is None else "static activations"
-        parts = [f"weight [{n}, {k}] {form}", activations, f"order {self._computed_order()}", f"output {self.out_dtype}"]
+        order = f"order {self._computed_order()}"
+        parts = [f"weight [{n}, {k}] {form}", activations, order, f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
         if self.master is not None:
