@@ -201,15 +201,40 @@ TEST_F(CheckpointTest, WhatIsNotCoveredIsNamed) {
   EXPECT_EQ(reason(file({{"a.weight", "F8_E4M3", {2, 3, 1}, codes(6)}, scale("a")})),
             "a weight of shape [2,3,1], not [N,K]");
   EXPECT_EQ(reason(file({{"a.weight", "F8_E4M3", {0, 3}, ""}, scale("a")})), "an empty weight [0,3]");
-  EXPECT_EQ(reason(file({weight("a", 4, 4), f32("a.weight_scale_inv", {1, 1}, {1})})),
-            "block scales: weight_scale_inv is F32 [1,1]");
   EXPECT_EQ(reason(file({weight("a", 4, 4), f32("a.weight_scale", {2, 2}, {1, 2, 3, 4})})),
-            "block scales: weight_scale is F32 [2,2] for a weight [4,4]");
+            "block scales: weight_scale is F32 [2,2] for a weight [4,4]; blocks of 128 x 128 have [1,1]");
   EXPECT_EQ(reason(file({weight("a", 4, 4), {"a.weight_scale", "F8_E8M0", {4, 1}, codes(4)}})),
             "weight_scale is F8_E8M0 [4,1]");
   EXPECT_EQ(reason(file({{"a.table", "F8_E4M3", {2}, codes(2)}})), "F8_E4M3 [2] that is no layer's weight");
   EXPECT_EQ(reason(file({weight("a", 4, 4), scale("a"), f32("a.input_scale", {4}, {1, 2, 3, 4})})),
             "input_scale is F32 [4], not one value");
+}
+
+// DeepSeek-V3's and Qwen3-FP8's layout, with or without its config, and compressed-tensors' blocks.
+TEST_F(CheckpointTest, BlockScales) {
+  const std::string fp8 =
+      R"({"quantization_config":{"quant_method":"fp8","activation_scheme":"dynamic","weight_block_size":[128,128]}})";
+  const std::string groups = replaced(
+      replaced(kDynamicChannel, R"("strategy":"channel")", R"("strategy":"block","block_structure":[128,128])"),
+      R"("strategy":"token")", R"("strategy":"group","group_size":128)");
+  const std::vector<NewTensor> inverse = {weight("a", 130, 300), f32("a.weight_scale_inv", {2, 3}, {1, 2, 3, 4, 5, 6}),
+                                          weight("m.experts.0.up", 128, 128),
+                                          f32("m.experts.0.up.weight_scale_inv", {1, 1}, {1})};
+  std::vector<NewTensor> plain = {weight("a", 130, 300), f32("a.weight_scale", {2, 3}, {1, 2, 3, 4, 5, 6})};
+  for (const Checkpoint& c : {model(inverse, fp8), model(inverse, "{}"), file(inverse), model(plain, groups)}) {
+    ASSERT_EQ(c.linears().size(), 1u);
+    EXPECT_TRUE(c.linears()[0].blocks);
+    EXPECT_EQ(c.linears()[0].weight_scale, (std::vector<float>{1, 2, 3, 4, 5, 6}));
+    EXPECT_TRUE(c.linears()[0].input_scale.empty());
+  }
+  const Checkpoint c = model(inverse, fp8);
+  EXPECT_EQ(c.format(), CheckpointFormat::kVllmFp8);
+  ASSERT_EQ(c.not_covered().size(), 1u);
+  EXPECT_EQ(c.not_covered()[0].reason, "MoE expert");
+  EXPECT_EQ(reason(model(plain, replaced(fp8, "[128,128]", "[1,128]"))),
+            "weight_block_size [1,128]; [128,128] is covered");
+  EXPECT_EQ(reason(model({weight("a", 130, 300), f32("a.weight_scale_inv", {3, 2}, {1, 2, 3, 4, 5, 6})}, fp8)),
+            "block scales: weight_scale_inv is F32 [3,2] for a weight [130,300]; blocks of 128 x 128 have [2,3]");
 }
 
 TEST_F(CheckpointTest, TensorParallelShardsAreNamed) {

@@ -144,6 +144,34 @@ TEST_F(QuantizeCheckpointTest, VllmFp8) {
       parse_json(R"({"quant_method":"fp8","activation_scheme":"dynamic","ignored_layers":["pooler.dense"]})", "", 4));
 }
 
+TEST_F(QuantizeCheckpointTest, BlocksAsDeepSeekHasThem) {
+  in();
+  std::vector<NewTensor> all = tensors();
+  all.push_back(matrix("encoder.up.weight", 200, 300));
+  write_safetensors(folder_ / "in/model.safetensors", all);
+  quantize_checkpoint(folder_ / "in", folder_ / "out",
+                      {.weights = Granularity::kPerBlock, .format = CheckpointFormat::kVllmFp8});
+  EXPECT_EQ(describe(*SafetensorsFile::open(folder_ / "out/model.safetensors").find("encoder.up.weight_scale_inv")),
+            "F32 [2,3]");
+  EXPECT_EQ(
+      config().at("quantization_config"),
+      parse_json(R"({"quant_method":"fp8","activation_scheme":"dynamic","fmt":"e4m3","weight_block_size":[128,128],
+                           "modules_to_not_convert":["pooler.dense"]})",
+                 "", 4));
+  const Checkpoint checkpoint = Checkpoint::open(folder_ / "out");
+  EXPECT_EQ(checkpoint.format(), CheckpointFormat::kVllmFp8);
+  ASSERT_EQ(checkpoint.linears().size(), 3u);
+  const Linear& up = checkpoint.linears()[2];
+  ASSERT_TRUE(up.blocks);
+  const NewTensor& source = all.back();
+  Matrix q(Dtype::kE4m3, 200, 300);
+  std::vector<float> scale(6);
+  quantize_weight(ConstView(source.bytes.data(), Dtype::kF32, 200, 300), Granularity::kPerBlock, q.view(), scale.data(),
+                  "w");
+  EXPECT_EQ(up.weight_scale, scale);
+  EXPECT_TRUE(same_bits(up.weight, q.view()));
+}
+
 TEST_F(QuantizeCheckpointTest, LinearsOnlyIsSmall) {
   quantize_checkpoint(in(), folder_ / "out", {.linears_only = true});
   const SafetensorsFile file = SafetensorsFile::open(folder_ / "out/model.safetensors");
@@ -236,6 +264,7 @@ TEST_F(QuantizeCheckpointTest, WhatIsQuantizedAlreadyIsRefused) {
 TEST_F(QuantizeCheckpointTest, BadOptionsAndPlacesAreRefused) {
   in();
   refused("vllm-fp8 stores one scale per tensor", {.format = CheckpointFormat::kVllmFp8});
+  refused("block scales are written as vllm-fp8 alone", {.weights = Granularity::kPerBlock});
   refused("the format modelopt is not written", {.format = CheckpointFormat::kModelOpt});
   for (const char* out : {"in", "in/", "in/sub", "in/../in", "."})
     expect_error([&] { quantize_checkpoint(folder_ / "in", folder_ / out); }, ErrorCode::kBadInput,

@@ -31,11 +31,31 @@ TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
   EXPECT_EQ(ring_geometry(kWide, 65, 4096, 4096, 132, kShared).box_cols, 40);  // half of 80 for each of two blocks
 }
 
+// One weight scale for each MMA block: its rows lie in one block of 128 channels, wherever the tile is.
+TEST(RingTest, BlocksOfChannelsAreNotCrossed) {
+  RingShape decode = kDecode;
+  EXPECT_NE(128 % ring_geometry(decode, 8, 28672, 4096, 132, kShared).rows, 0);  // the control: 56 rows do cross
+  decode.block_scales = true;
+  for (int64_t n = 16; n < 40000; n += 1008)
+    for (int64_t m : {1, 8, 100, 4096}) {
+      const RingGeometry g = ring_geometry(decode, m, n, 7168, 132, kShared);
+      ASSERT_EQ(128 % g.rows, 0) << m << " " << n;
+    }
+  // Stages hold their scales too.
+  const RingGeometry with = ring_geometry(decode, 1, 4096, 7168, 132, kShared);
+  decode.block_scales = false;
+  const RingGeometry without = ring_geometry(decode, 1, 4096, 7168, 132, kShared);
+  ASSERT_EQ(with.rows, without.rows);
+  ASSERT_EQ(with.stages, without.stages);
+  EXPECT_EQ(with.shared_memory - without.shared_memory, with.stages * 4 * 4 * scale_floats(1, 8));
+}
+
 TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
   std::mt19937_64 random(1);
   const auto below = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); };
   for (int i = 0; i < 100000; ++i) {
-    const RingShape shape = i % 3 == 0 ? kDecode : i % 3 == 1 ? kWide : kTall;
+    RingShape shape = i % 3 == 0 ? kDecode : i % 3 == 1 ? kWide : kTall;
+    shape.block_scales = i % 2 == 1;
     const int64_t m = 1 + below(9000), n = 16 * (1 + below(4000)), k = 16 * (1 + below(2000));
     const int sms = static_cast<int>(1 + below(200));
     const RingGeometry g = ring_geometry(shape, m, n, k, sms, kShared);

@@ -19,6 +19,7 @@ struct Linear {
   std::string name;                 ///< without ".weight": "model.layers.0.mlp.down_proj"
   ConstView weight;                 ///< [N,K] e4m3
   std::vector<float> weight_scale;  ///< 1 value, or N (several scales of a fused layer are expanded to N, exactly)
+  bool blocks = false;              ///< weight_scale is [ceil(N/128), ceil(K/128)], row-major; dynamic in groups of 128
   std::vector<float> input_scale;   ///< empty: dynamic per token; 1 value: static per tensor
   ConstView bias;                   ///< [1,N] bf16, fp16 or fp32, or empty
 };
@@ -26,16 +27,16 @@ struct Linear {
 /// Something FP8 that no Linear covers, named so that it is never skipped in silence.
 struct NotCovered {
   std::string name;
-  std::string reason;  ///< "MoE expert", "block scales [ceil(N/128), ceil(K/128)]", ...
+  std::string reason;  ///< "MoE expert", "embedding", ...
 };
 
 /// Which convention the scales and names follow.
 enum class CheckpointFormat { kVllmFp8, kCompressedTensors, kModelOpt, kNone };
 std::string_view name(CheckpointFormat format);
 
-/// A checkpoint opened for reading: what vLLM's FP8, compressed-tensors and ModelOpt layouts store, with or without a
-/// config.json (names and shapes then decide). Anything FP8 ends up in linears() or in not_covered(). Throws
-/// Error(kBadInput or kIo) on anything malformed, with file and tensor named.
+/// A checkpoint opened for reading: what vLLM's FP8, DeepSeek's block-scaled FP8, compressed-tensors and ModelOpt
+/// layouts store, with or without a config.json (names and shapes then decide). Anything FP8 ends up in linears() or in
+/// not_covered(). Throws Error(kBadInput or kIo) on anything malformed, with file and tensor named.
 class Checkpoint {
  public:
   /// A .safetensors file, or a folder with model.safetensors or model.safetensors.index.json and config.json.
@@ -61,8 +62,9 @@ void check_values(const Linear& linear);
 /// How quantize_checkpoint() works.
 struct QuantizeOptions {
   Granularity weights = Granularity::kPerChannel;
-  CheckpointFormat format = CheckpointFormat::kCompressedTensors;  ///< or kVllmFp8, which has one scale per tensor
-  std::vector<std::string> ignore = {};                            ///< globs (* and ?) over layer names: "*.layers.0.*"
+  /// kVllmFp8 has one scale per tensor, or blocks as weight_scale_inv; blocks are written in no other format.
+  CheckpointFormat format = CheckpointFormat::kCompressedTensors;
+  std::vector<std::string> ignore = {};      ///< globs (* and ?) over layer names: "*.layers.0.*"
   bool linears_only = false;                 ///< leave out every tensor that is not of a quantized layer
   const DeviceInfo* device = &cpu_device();  ///< where the weights are quantized; the bits are the same everywhere
 };

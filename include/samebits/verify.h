@@ -19,15 +19,17 @@ namespace samebits {
 /// mix(seed + XXH3-64(name)); z(row, col) = mix(key + 0x9e3779b97f4a7c15 * (row * K + col + 1)); the element is the sum
 /// of the four 16-bit fields of z, minus 131070, times 2^-15 (about normal, standard deviation 1.15), times 64 in the
 /// columns where mix(key ^ ~col) % 512 == 0, else times 16 where it is 0 modulo 64 (outlier channels). Exact in FP32.
-/// The rows are then quantized by the contract's formulas: per token, or static where the layer has an input scale.
+/// The rows are then quantized by the contract's formulas: per token, static where the layer has an input scale, or in
+/// groups of 128 where the weight has block scales.
 /// Under a 16-bit Order they are cast to the dtype of the output instead, and no input scale is used.
 struct VerifyLayer {
   std::string name;
   ConstView weight;                     ///< [N,K] e4m3
-  std::span<const float> weight_scale;  ///< 1 or N values
+  std::span<const float> weight_scale;  ///< 1 or N values, or those of `blocks`
   std::span<const float> input_scale;   ///< none: dynamic per token; 1 value: static
   ConstView bias;                       ///< [1,N] or empty; rounded once to the dtype of the output, as models load it
   ConstView activations;                ///< [M,K] bf16, fp16 or fp32, or empty: generated. Pool row i is row i % M.
+  bool blocks = false;                  ///< weight_scale is [ceil(N/128), ceil(K/128)], row-major
 };
 
 /// How far a run is.
@@ -42,7 +44,8 @@ struct VerifyProgress {
 using Schedule = std::function<void(const GemmProblem& problem, const Plan& plan, const Launch& launch)>;
 
 struct VerifyOptions {
-  std::vector<Order> orders = {Order::kHopperFast, Order::kHopperPromoted};
+  /// Each layer is proved under those with its kind of scales: hopper-block128 for blocks, the others without.
+  std::vector<Order> orders = {Order::kHopperFast, Order::kHopperPromoted, Order::kHopperBlock128};
   std::vector<Dtype> dtypes = {Dtype::kBf16, Dtype::kF16};
   const DeviceInfo* device = &cpu_device();
   std::vector<int64_t> batches;    ///< empty: default_batches(*device)
@@ -118,7 +121,7 @@ struct VerifyReport {
 /// that take it widened are compared with one another.
 /// The digest depends on the weights, the seed, the dtypes and the contract: never on batches, device or threads.
 /// NaN is compared like any other bits; check_values() of samebits/checkpoint.h refuses NaN weights by coordinate.
-/// Throws Error on layers that no kernel takes and on device faults.
+/// Throws Error on layers that no kernel or none of the orders takes and on device faults.
 VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& options = {});
 
 }  // namespace samebits

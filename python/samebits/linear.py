@@ -201,7 +201,8 @@ class Fp8Linear(nn.Module):
         n, k = round_up(self.out_features, 16), round_up(self.in_features, 16)
         blocks = self.weight_scale.dim() == 2
         if self.order in ops.BLOCK_ORDERS and not blocks:
-            raise ValueError(f"order {self.order!r} is for block scales; weight_scale is {list(self.weight_scale.shape)}")
+            shape = list(self.weight_scale.shape)
+            raise ValueError(f"order {self.order!r} is for block scales; weight_scale is {shape}")
         if self.weight_only:
             return self._choose_half(routes.WEIGHT_ONLY, "asked for", n, k)
         try:

@@ -18,7 +18,7 @@ LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& 
                   "reading " + linear.name);
     check_values(linear);
     set.layers.push_back(
-        {linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView()});
+        {linear.name, linear.weight, linear.weight_scale, linear.input_scale, linear.bias, ConstView(), linear.blocks});
   }
   if (!linears.empty()) return set;
   std::string found = "nothing in it is FP8 (`samebits quantize` makes an FP8 checkpoint of a larger format)";
@@ -28,8 +28,8 @@ LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& 
   throw Error(ErrorCode::kBadInput, fmt::format("{}: no FP8 linear layer found: {}", path, found));
 }
 
-LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, const std::atomic<bool>& cancel,
-                          Progress& progress) {
+LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, bool blocks,
+                          const std::atomic<bool>& cancel, Progress& progress) {
   const ModelShapes& model = model_shapes(name);
   LayerSet set;
   set.random.reserve(model.shapes.size());
@@ -38,12 +38,14 @@ LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, c
     const std::string layer = fmt::format("{}.{}x{}", model.name, shape.n, shape.k);
     progress.show(static_cast<double>(set.random.size()) / static_cast<double>(model.shapes.size()),
                   "random weights: " + layer);
-    set.random.push_back(generate_weight(generator_key(seed, layer + ".weight"), shape.n, shape.k, threads));
+    set.random.push_back(generate_weight(generator_key(seed, layer + ".weight"), shape.n, shape.k, threads,
+                                         blocks ? Granularity::kPerBlock : Granularity::kPerChannel));
     const RandomWeight& weight = set.random.back();
     VerifyLayer out;
     out.name = layer;
     out.weight = ConstView(weight.codes.data(), Dtype::kE4m3, shape.n, shape.k);
     out.weight_scale = weight.scale;
+    out.blocks = blocks;
     set.layers.push_back(out);
   }
   return set;

@@ -26,8 +26,9 @@ struct LayerSet {
 LayerSet layers_of_checkpoint(const std::string& path, const std::atomic<bool>& cancel, Progress& progress);
 
 /// Layers "NAME.NxK", weights by generate_weight() with key (seed, layer name + ".weight"). Stops early on `cancel`.
-LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, const std::atomic<bool>& cancel,
-                          Progress& progress);
+/// With `blocks` the weights have scales for blocks of 128 x 128.
+LayerSet layers_of_shapes(const std::string& name, uint64_t seed, int threads, bool blocks,
+                          const std::atomic<bool>& cancel, Progress& progress);
 
 /// Gives every layer its activations from a safetensors file: the tensor [M,K] of the layer's name, else the file's
 /// only tensor. Throws Error(kBadInput) that names a layer left without.

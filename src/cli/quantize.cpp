@@ -20,7 +20,7 @@ namespace samebits::cli {
 namespace {
 
 struct Arguments {
-  std::string in, out, json, weights, device = "cpu", format = "compressed-tensors";
+  std::string in, out, json, weights, device = "cpu", format;
   std::vector<std::string> ignore;
   bool linears_only = false;
 };
@@ -30,14 +30,19 @@ struct Stop {};
 
 QuantizeOptions options_of(const Arguments& arguments, const DeviceInfo& device) {
   QuantizeOptions options;
-  const bool vllm = arguments.format == "vllm-fp8";
+  const bool block = arguments.weights == "block";
+  const bool vllm = arguments.format.empty() ? block : arguments.format == "vllm-fp8";
   if (vllm) options.format = CheckpointFormat::kVllmFp8;
   const bool tensor = arguments.weights.empty() ? vllm : arguments.weights == "tensor";
-  options.weights = tensor ? Granularity::kPerTensor : Granularity::kPerChannel;
+  options.weights = block ? Granularity::kPerBlock : tensor ? Granularity::kPerTensor : Granularity::kPerChannel;
   options.ignore = arguments.ignore;
   options.linears_only = arguments.linears_only;
   options.device = &device;
   return options;
+}
+
+std::string_view word(Granularity weights) {
+  return weights == Granularity::kPerBlock ? "block" : weights == Granularity::kPerTensor ? "tensor" : "channel";
 }
 
 std::string json_of(const Arguments& arguments, const QuantizeOptions& options, const QuantizeReport& report) {
@@ -49,7 +54,7 @@ std::string json_of(const Arguments& arguments, const QuantizeOptions& options, 
                                {"out", arguments.out},
                                {"format", name(options.format)},
                                {"device", describe(*options.device)},
-                               {"weights", options.weights == Granularity::kPerTensor ? "tensor" : "channel"},
+                               {"weights", word(options.weights)},
                                {"quantized", quantized},
                                {"skipped", skipped},
                                {"copied", report.copied},
@@ -116,11 +121,13 @@ void run_quantize(const Arguments& arguments) {
 constexpr char kFooter[] =
     R"(Linear layers are the 2-D floating-point tensors *.weight, except embeddings, norms, output and task heads, routers and
 GPT-2's Conv1D, by name. OUT appears complete or not at all; an earlier result of this command, and nothing else, is replaced.
-compressed-tensors: per-channel (or per-tensor) scales, dynamic per-token activations. vllm-fp8: per-tensor scales.
+compressed-tensors: per-channel (or per-tensor) scales, dynamic per-token activations. vllm-fp8: per-tensor scales, or with
+--weights block the layout of DeepSeek-V3 and Qwen3-FP8: blocks of 128 x 128, dynamic activations in groups of 128.
 
 Examples:
   samebits quantize ./Qwen3-1.7B ./Qwen3-1.7B-FP8
   samebits quantize model.safetensors out --weights tensor --linears-only
+  samebits quantize ./model ./out --weights block
   samebits quantize ./model ./out --ignore '*.layers.0.*' --ignore '*.down_proj')";
 
 }  // namespace
@@ -130,12 +137,12 @@ void add_quantize(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   command->add_option("in", arguments->in, "checkpoint: a .safetensors file or a Hugging Face folder")->required();
   command->add_option("out", arguments->out, "the folder to write")->required();
-  command->add_option("--format", arguments->format, "compressed-tensors or vllm-fp8")
-      ->check(CLI::IsMember({"compressed-tensors", "vllm-fp8"}))
-      ->capture_default_str();
+  command->add_option("--format", arguments->format, "compressed-tensors (the default, but for blocks) or vllm-fp8")
+      ->check(CLI::IsMember({"compressed-tensors", "vllm-fp8"}));
   command
-      ->add_option("--weights", arguments->weights, "scales per channel or per tensor; by default what the format has")
-      ->check(CLI::IsMember({"channel", "tensor"}));
+      ->add_option("--weights", arguments->weights,
+                   "scales per channel, per tensor or per block of 128 x 128; by default what the format has")
+      ->check(CLI::IsMember({"channel", "tensor", "block"}));
   command->add_option("--ignore", arguments->ignore, "leave layers of this name as they are (glob), repeatable")
       ->allow_extra_args(false);
   command->add_flag("--linears-only", arguments->linears_only,

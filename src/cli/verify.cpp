@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -21,7 +22,7 @@ namespace {
 struct Arguments {
   std::string checkpoint, shapes, activations, json;
   std::string device = "auto", kernels = "chosen", rules;
-  std::vector<std::string> orders = {"hopper-fast", "hopper-promoted"};
+  std::vector<std::string> orders;  // none: those of VerifyOptions
   std::vector<std::string> dtypes = {"bf16", "fp16"};
   std::vector<int64_t> batches;
   uint64_t seed = 0;
@@ -30,7 +31,7 @@ struct Arguments {
 
 VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt, Progress& progress) {
   VerifyOptions options;
-  options.orders = parse_orders(arguments.orders);
+  if (!arguments.orders.empty()) options.orders = parse_orders(arguments.orders);
   options.dtypes = parse_dtypes(arguments.dtypes);
   options.batches = arguments.batches;
   options.all_kernels = arguments.kernels == "all";
@@ -60,15 +61,21 @@ void run_verify(const Arguments& arguments) {
   const Interrupt interrupt;
   Progress progress;
   VerifyOptions options = options_of(arguments, interrupt, progress);
-  const DeviceChoice choice = select_device(arguments.device, options.orders);
+  // By default a GPU need not have the Order of block scales: the checkpoint may have none.
+  const std::vector<Order> needed =
+      arguments.orders.empty() ? std::vector{Order::kHopperFast, Order::kHopperPromoted} : options.orders;
+  const DeviceChoice choice = select_device(arguments.device, needed);
   options.device = &choice.device;
   const std::optional<RuleSet> rules = load_rules_for(arguments.rules, {&choice.device, 1});
   options.rules = rules ? &*rules : nullptr;
   if (is_file(arguments.json)) check_can_write(arguments.json);
   const std::atomic<bool>& cancel = *interrupt.flag();
+  // Random weights have block scales where nothing but Orders with them is asked for.
+  const bool blocks = std::all_of(options.orders.begin(), options.orders.end(),
+                                  [](Order order) { return spec(order).scale_block != 0; });
   LayerSet set = arguments.shapes.empty()
                      ? layers_of_checkpoint(arguments.checkpoint, cancel, progress)
-                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, cancel, progress);
+                     : layers_of_shapes(arguments.shapes, arguments.seed, arguments.threads, blocks, cancel, progress);
   if (!arguments.activations.empty()) load_activations(set, arguments.activations);
   progress.clear();
   choice.announce();
@@ -106,7 +113,9 @@ void add_verify(CLI::App& app) {
   auto* shapes =
       command->add_option("--shapes", arguments->shapes, "random weights of a known model's shapes: " + model_names());
   shapes->excludes(checkpoint);
-  command->add_option("--order", arguments->orders, "an order, repeatable; by default hopper-fast and hopper-promoted")
+  command
+      ->add_option("--order", arguments->orders,
+                   "an order, repeatable; by default hopper-fast and hopper-promoted, of block scales hopper-block128")
       ->allow_extra_args(false)
       ->delimiter(',');
   command->add_option("--dtype", arguments->dtypes, "output dtype, repeatable; by default bf16 and fp16")

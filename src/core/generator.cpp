@@ -39,10 +39,11 @@ std::vector<float> generate_activations(uint64_t key, int64_t rows, int64_t cols
   return x;
 }
 
-RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads) {
-  RandomWeight weight{std::vector<uint8_t>(static_cast<size_t>(n * k)), std::vector<float>(static_cast<size_t>(n))};
-  // In slices, so that the FP32 form of a large matrix (4 bytes an element) is never held whole.
-  const int64_t slice = std::max<int64_t>(1, (int64_t{1} << 22) / k);
+RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads, Granularity granularity) {
+  RandomWeight weight{std::vector<uint8_t>(static_cast<size_t>(n * k)),
+                      std::vector<float>(static_cast<size_t>(weight_scales(granularity, n, k)))};
+  // In slices of whole blocks, so that the FP32 form of a large matrix (4 bytes an element) is never held whole.
+  const int64_t slice = std::max<int64_t>(1, (int64_t{1} << 22) / k / kGroup) * kGroup;
   std::vector<float> rows(static_cast<size_t>(std::min(slice, n) * k));
   Launch launch;
   launch.threads = threads;
@@ -54,9 +55,9 @@ RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads) {
         rows[static_cast<size_t>(row * k + col)] =
             static_cast<float>(generated_integer(key, first + row, col, k)) * size;
     });
-    quantize_weight(ConstView(rows.data(), Dtype::kF32, count, k), Granularity::kPerChannel,
-                    View(weight.codes.data() + first * k, Dtype::kE4m3, count, k), weight.scale.data() + first,
-                    "random weight", launch);
+    quantize_weight(ConstView(rows.data(), Dtype::kF32, count, k), granularity,
+                    View(weight.codes.data() + first * k, Dtype::kE4m3, count, k),
+                    weight.scale.data() + weight_scales(granularity, first, k), "random weight", launch);
   }
   return weight;
 }

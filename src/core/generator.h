@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "samebits/quantize.h"
+
 namespace samebits {
 
 /// splitmix64's output function.
@@ -26,12 +28,13 @@ constexpr int32_t generated_integer(uint64_t key, int64_t row, int64_t col, int6
 /// Activation rows [rows, cols] in FP32, with outlier channels.
 std::vector<float> generate_activations(uint64_t key, int64_t rows, int64_t cols, int threads);
 
-/// Weights of a random linear layer, quantized per channel. Row n is generated_integer * 2^-21 / 2^(mix(key ^ ~n) % 3):
-/// a standard deviation of about 0.02, and channels of different sizes.
+/// Weights of a random linear layer, quantized per channel or per block. Row n is generated_integer * 2^-21 /
+/// 2^(mix(key ^ ~n) % 3): a standard deviation of about 0.02, and channels of different sizes.
 struct RandomWeight {
   std::vector<uint8_t> codes;  ///< [N,K] e4m3
-  std::vector<float> scale;    ///< N values
+  std::vector<float> scale;    ///< N values, or one for each block
 };
-RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads);
+RandomWeight generate_weight(uint64_t key, int64_t n, int64_t k, int threads,
+                             Granularity granularity = Granularity::kPerChannel);
 
 }  // namespace samebits

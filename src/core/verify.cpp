@@ -10,6 +10,7 @@
 
 #include "core/verify_layer.h"
 #include "numerics/float_env.h"
+#include "samebits/quantize.h"
 
 namespace samebits {
 namespace {
@@ -29,7 +30,11 @@ void check_layer(const VerifyLayer& layer) {
   if (w.dtype != Dtype::kE4m3 || w.col_stride != 1)
     refuse(fmt::format("the weight is {} with column stride {}; verify takes e4m3 with stride 1", name(w.dtype),
                        w.col_stride));
-  if (layer.weight_scale.size() != 1 && layer.weight_scale.size() != static_cast<size_t>(w.rows))
+  const auto blocks = static_cast<size_t>(weight_scales(Granularity::kPerBlock, w.rows, w.cols));
+  if (layer.blocks && layer.weight_scale.size() != blocks)
+    refuse(fmt::format("{} weight scales for {} blocks", layer.weight_scale.size(), blocks));
+  if (layer.blocks && !layer.input_scale.empty()) refuse("block scales with a static input scale");
+  if (!layer.blocks && layer.weight_scale.size() != 1 && layer.weight_scale.size() != static_cast<size_t>(w.rows))
     refuse(fmt::format("{} weight scales for {} channels", layer.weight_scale.size(), w.rows));
   if (layer.input_scale.size() > 1)
     refuse(fmt::format("{} input scales; there is one or none", layer.input_scale.size()));
@@ -68,6 +73,18 @@ std::vector<Order> unique_orders(const std::vector<Order>& asked) {
   return orders;
 }
 
+/// Those that compute the layer's kind of scales.
+std::vector<Order> orders_of(const VerifyLayer& layer, const std::vector<Order>& asked) {
+  std::vector<Order> orders;
+  for (Order order : asked)
+    if ((spec(order).scale_block != 0) == layer.blocks) orders.push_back(order);
+  if (orders.empty())
+    throw Error(ErrorCode::kBadInput,
+                fmt::format("{}: none of the orders asked for takes {}", layer.name,
+                            layer.blocks ? "block scales; hopper-block128 does" : "a scale per tensor or channel"));
+  return orders;
+}
+
 void check_batches(const std::vector<int64_t>& batches) {
   constexpr int64_t kMost = 1 << 16;
   for (int64_t m : batches)
@@ -75,7 +92,7 @@ void check_batches(const std::vector<int64_t>& batches) {
       throw Error(ErrorCode::kBadInput, fmt::format("a batch of {} rows; 1 to {} can be verified", m, kMost));
 }
 
-void total(VerifyReport& report, const std::vector<Order>& orders) {
+void total(VerifyReport& report) {
   std::vector<uint64_t> digests;
   for (const VerifyResult& r : report.results) {
     report.compared += r.batches;
@@ -85,10 +102,12 @@ void total(VerifyReport& report, const std::vector<Order>& orders) {
     digests.push_back(r.digest);
   }
   report.digest = XXH3_64bits(digests.data(), digests.size() * sizeof(uint64_t));
-  report.control_caught = !report.results.empty() && std::all_of(orders.begin(), orders.end(), [&](Order order) {
-    return std::any_of(report.results.begin(), report.results.end(),
-                       [&](const VerifyResult& r) { return r.order == order && r.control.differing > 0; });
-  });
+  const auto& results = report.results;
+  const auto caught = [&](const VerifyResult& proved) {
+    return std::any_of(results.begin(), results.end(),
+                       [&](const VerifyResult& r) { return r.order == proved.order && r.control.differing > 0; });
+  };
+  report.control_caught = !results.empty() && std::all_of(results.begin(), results.end(), caught);
 }
 
 }  // namespace
@@ -105,6 +124,7 @@ VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& op
   double work = 0, done = 0;
   for (const VerifyLayer& layer : layers) {
     check_layer(layer);
+    if (!options.orders.empty()) orders_of(layer, options.orders);
     sorted.push_back(&layer);
     work += multiply_adds(layer);
   }
@@ -129,9 +149,10 @@ VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& op
   const ProofSetup setup{options, place, report.batches, report.dtypes, std::max(largest, kDigestRows), advance};
   try {
     for (const VerifyLayer* layer : sorted) {
-      share = multiply_adds(*layer) / static_cast<double>(orders.size());
+      const std::vector<Order> mine = orders_of(*layer, orders);
+      share = multiply_adds(*layer) / static_cast<double>(mine.size());
       LayerProof proof(*layer, setup);
-      for (Order order : orders) {
+      for (Order order : mine) {
         report.results.push_back(proof.prove(order));
         compared += report.results.back().batches.outputs + report.results.back().sample.outputs;
         done += share;
@@ -140,7 +161,7 @@ VerifyReport verify(std::span<const VerifyLayer> layers, const VerifyOptions& op
   } catch (const Cancelled&) {
     report.cancelled = true;
   }
-  total(report, orders);
+  total(report);
   return report;
 }
 

@@ -26,8 +26,13 @@ GemmProblem one_output(const GemmProblem& p, int64_t row, int64_t col) {
   GemmProblem one = p;
   one.a = p.a.slice_rows(row, 1);
   one.b = p.b.slice_rows(col, 1);
-  if (p.scale_a && !p.scale_a.is_per_tensor()) one.scale_a = Scales::per_tensor(p.scale_a.data + row);
-  if (!p.scale_b.is_per_tensor()) one.scale_b = Scales::per_tensor(p.scale_b.data + col);
+  if (const int64_t block = spec(p.order).scale_block) {
+    one.scale_a = p.scale_a.slice_rows(row, 1);
+    one.scale_b = p.scale_b.slice_rows(col / block, 1);
+  } else {
+    if (p.scale_a && !p.scale_a.is_per_tensor()) one.scale_a = Scales::per_tensor(p.scale_a.data + row);
+    if (!p.scale_b.is_per_tensor()) one.scale_b = Scales::per_tensor(p.scale_b.data + col);
+  }
   if (p.bias) one.bias = p.bias.slice_cols(col, 1);
   one.out = p.out.slice_rows(row, 1).slice_cols(col, 1);
   return one;
@@ -40,10 +45,8 @@ GemmProblem LayerProof::sample_problem(Order order, View out) const {
   p.order = order;
   p.a = ConstView(pool_.data(), pool_dtype_, kDigestRows, k_, k_padded_);
   p.b = layer_.weight;
-  const float *scale_a = pool_scale_.data(), *scale_b = layer_.weight_scale.data();
-  if (!pool_scale_.empty())
-    p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a, kDigestRows);
-  p.scale_b = layer_.weight_scale.size() == 1 ? Scales::per_tensor(scale_b) : Scales::per_row(scale_b, n_);
+  if (!pool_scale_.empty()) p.scale_a = token_scales(pool_scale_.data(), 0, kDigestRows);
+  p.scale_b = channel_scales(layer_.weight_scale.data(), n_);
   if (layer_.bias) p.bias = ConstView(bias_host_.data(), out.dtype, 1, n_);
   p.out = out;
   return p;
@@ -86,7 +89,34 @@ void LayerProof::compare_sample(Order order, Dtype dtype, const std::vector<std:
   }
 }
 
+// With block scales: the cut is inside of a block, so there is a third part, from the cut to the block's end. On the
+// CPU: no row of a GPU writes these accumulators.
+std::vector<float> LayerProof::split_blocks(Order order) const {
+  const int64_t split = control_split(spec(order), k_), block = spec(order).scale_block;
+  if (split == 0) return {};
+  const int64_t cuts[] = {0, split, std::min(k_, (split + block - 1) / block * block), k_};
+  std::vector<float> sums(static_cast<size_t>(kDigestRows * n_padded_)), part = sums;
+  Launch cpu;
+  cpu.threads = setup_.options.threads;
+  for (int i = 0; i < 3; ++i) {
+    const int64_t first = cuts[i], count = cuts[i + 1] - first;
+    if (count == 0) continue;
+    GemmProblem p = sample_problem(order, View(part.data(), Dtype::kF32, kDigestRows, n_, n_padded_));
+    p.a = p.a.slice_cols(first, count);
+    p.b = p.b.slice_cols(first, count);
+    for (Scales* scales : {&p.scale_a, &p.scale_b}) {
+      scales->data += first / block * scales->col_stride;
+      scales->cols = (count + block - 1) / block;
+    }
+    p.bias = ConstView();
+    gemm(p, cpu);
+    for (size_t j = 0; j < sums.size(); ++j) sums[j] += part[j];
+  }
+  return sums;
+}
+
 std::vector<float> LayerProof::split_accumulators(Order order) {
+  if (layer_.blocks) return split_blocks(order);
   const int64_t split = control_split(spec(order), k_padded_);
   if (split == 0) return {};
   const float one = 1.0f;
@@ -123,8 +153,9 @@ void LayerProof::compare_control(Dtype dtype, const std::vector<float>& accumula
     for (int64_t col = 0; col < n_; ++col) {
       const float bias = p.bias ? load(p.bias.dtype, p.bias.at(0, col)) : 0.0f;
       const float acc = accumulators[static_cast<size_t>(row * n_padded_ + col)];
-      const float value =
-          reference_epilogue(acc, p.scale_a.of_row(row), p.scale_b.of_row(col), p.bias ? &bias : nullptr);
+      const float* added = p.bias ? &bias : nullptr;
+      const float value = layer_.blocks ? reference_epilogue(acc, added)
+                                        : reference_epilogue(acc, p.scale_a.of_row(row), p.scale_b.of_row(col), added);
       store(dtype, out.at(row, col), value);
     }
   out_.upload(host.data(), host.size());

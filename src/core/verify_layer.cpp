@@ -57,11 +57,8 @@ GemmProblem LayerProof::problem(const Plan& plan, Order order, int64_t first_row
   p.order = order;
   p.a = ConstView(a_.data(), pool_dtype_, 2 * setup_.pool_rows, k_padded_).slice_rows(first_row, m);
   p.b = plan.tile && !plan.tile->weight_only && spec(order).operands == Operands::kHalf ? wide_ : b_;
-  const float* scale_a = static_cast<const float*>(scale_a_.data());
-  if (!pool_scale_.empty())
-    p.scale_a = pool_scale_.size() == 1 ? Scales::per_tensor(scale_a) : Scales::per_row(scale_a + first_row, m);
-  const float* scale_b = static_cast<const float*>(scale_b_.data());
-  p.scale_b = layer_.weight_scale.size() == 1 ? Scales::per_tensor(scale_b) : Scales::per_row(scale_b, n_padded_);
+  if (!pool_scale_.empty()) p.scale_a = token_scales(static_cast<const float*>(scale_a_.data()), first_row, m);
+  p.scale_b = channel_scales(static_cast<const float*>(scale_b_.data()), n_padded_);
   if (layer_.bias) p.bias = ConstView(bias_.data(), out.dtype, 1, n_padded_);
   p.out = out;
   return p;

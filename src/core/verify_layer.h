@@ -42,6 +42,9 @@ class LayerProof {
   void cast_pool();
   void upload_weight(const ConstView& weight, Memory& to) const;
   void upload_scales();
+  // Scales of activation rows, and of the weight, as the kernels take them.
+  Scales token_scales(const float* data, int64_t first_row, int64_t count) const;
+  Scales channel_scales(const float* data, int64_t channels) const;
   void load_bias(Dtype dtype);
   Plan plan(Order order, int64_t m, Dtype dtype, bool weight_only) const;
   Plan plan_alone(Order order, Dtype dtype) const;
@@ -57,6 +60,7 @@ class LayerProof {
   GemmProblem sample_problem(Order order, View out) const;
   void compare_sample(Order order, Dtype dtype, const std::vector<std::byte>& alone, VerifyResult& result) const;
   std::vector<float> split_accumulators(Order order);
+  std::vector<float> split_blocks(Order order) const;
   void compare_control(Dtype dtype, const std::vector<float>& accumulators, VerifyResult& result);
   void advance(int64_t rows, const VerifyResult& result);
 
@@ -68,7 +72,7 @@ class LayerProof {
   std::vector<float> activations_;  // [pool_rows, k]
   std::vector<std::byte> pool_;  // [pool_rows, k_padded] in pool_dtype_: e4m3, or the dtype under proof (16-bit Orders)
   Dtype pool_dtype_ = Dtype::kF32;   // fp32: not made yet
-  std::vector<float> pool_scale_;    // pool_rows values, 1 when static, none for a pool that is not FP8
+  std::vector<float> pool_scale_;    // pool_rows values, 1 when static, [pool_rows, k_blocks] with block scales, none for a pool that is not FP8
   std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
   Memory a_, scale_a_;               // the pool twice, so that every rotation is one window
   Memory weight_, widened_, scale_b_, bias_;

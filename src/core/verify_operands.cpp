@@ -76,7 +76,11 @@ void LayerProof::quantize_pool() {
   cpu.threads = setup_.options.threads;
   const ConstView from(activations_.data(), Dtype::kF32, setup_.pool_rows, k_);
   const View to(pool_.data(), Dtype::kE4m3, setup_.pool_rows, k_padded_);
-  if (layer_.input_scale.empty()) {
+  if (layer_.blocks) {
+    const int64_t groups = (k_ + kGroup - 1) / kGroup;
+    pool_scale_.resize(static_cast<size_t>(setup_.pool_rows * groups));
+    quantize_per_group(from, to, {View(pool_scale_.data(), Dtype::kF32, setup_.pool_rows, groups)}, cpu);
+  } else if (layer_.input_scale.empty()) {
     pool_scale_.resize(static_cast<size_t>(setup_.pool_rows));
     quantize_per_token(from, to, pool_scale_.data(), nullptr, cpu);
   } else {
@@ -115,14 +119,26 @@ void LayerProof::upload_weight(const ConstView& w, Memory& to) const {
 void LayerProof::upload_scales() {
   if (!pool_scale_.empty()) {
     std::vector<float> scale_a = pool_scale_;
-    if (scale_a.size() > 1) scale_a.insert(scale_a.end(), pool_scale_.begin(), pool_scale_.end());
+    if (scale_a.size() > 1 || layer_.blocks) scale_a.insert(scale_a.end(), pool_scale_.begin(), pool_scale_.end());
     scale_a_ = Memory(place_, scale_a.size() * sizeof(float));
     scale_a_.upload(scale_a.data(), scale_a.size() * sizeof(float));
   }
   std::vector<float> scale_b(layer_.weight_scale.begin(), layer_.weight_scale.end());
-  if (scale_b.size() > 1) scale_b.resize(static_cast<size_t>(n_padded_), 1.0f);
+  if (!layer_.blocks && scale_b.size() > 1) scale_b.resize(static_cast<size_t>(n_padded_), 1.0f);
   scale_b_ = Memory(place_, scale_b.size() * sizeof(float));
   scale_b_.upload(scale_b.data(), scale_b.size() * sizeof(float));
+}
+
+// Padding to kAlignment starts no new block.
+Scales LayerProof::token_scales(const float* data, int64_t first_row, int64_t count) const {
+  const int64_t groups = (k_ + kGroup - 1) / kGroup;
+  if (layer_.blocks) return Scales::blocks(data + first_row * groups, count, groups);
+  return layer_.input_scale.empty() ? Scales::per_row(data + first_row, count) : Scales::per_tensor(data);
+}
+
+Scales LayerProof::channel_scales(const float* data, int64_t channels) const {
+  if (layer_.blocks) return Scales::blocks(data, (n_ + kGroup - 1) / kGroup, (k_ + kGroup - 1) / kGroup);
+  return layer_.weight_scale.size() == 1 ? Scales::per_tensor(data) : Scales::per_row(data, channels);
 }
 
 void LayerProof::load_bias(Dtype dtype) {

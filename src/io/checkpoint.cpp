@@ -55,17 +55,18 @@ class Reader {
     if (!weight.is(Dtype::kE4m3)) return fmt::format("{} weight; e4m3 is covered", weight.type->name);
     if (weight.shape.size() != 2) return fmt::format("a weight of shape [{}], not [N,K]", fmt::join(weight.shape, ","));
     if (weight.elements() == 0) return fmt::format("an empty weight [{}]", fmt::join(weight.shape, ","));
-    if (const Tensor* blocks = part(layer, "weight_scale_inv"))
-      return fmt::format("block scales: weight_scale_inv is {}", describe(*blocks));
     if (scheme_.activations == Activations::kOther) return scheme_.reason;
     return {};
   }
 
   Reason read_weight_scale(Linear& linear) const {
-    const Tensor* scale = part(linear.name, "weight_scale");
+    const Tensor* inverse = part(linear.name, "weight_scale_inv");  // DeepSeek's name for block scales
+    const Tensor* scale = inverse ? inverse : part(linear.name, "weight_scale");
     if (!scale) return "FP8 weight without weight_scale";
     std::optional<std::vector<float>> loaded = values(*scale);
-    if (!loaded) return fmt::format("weight_scale is {}", describe(*scale));
+    const std::string_view stored = inverse ? "weight_scale_inv" : "weight_scale";
+    if (!loaded) return fmt::format("{} is {}", stored, describe(*scale));
+    if (scheme_.blocks || inverse) return take_blocks(linear, *scale, stored, std::move(*loaded));
     const int64_t n = linear.weight.rows, k = linear.weight.cols, count = scale->elements();
     const size_t rank = scale->shape.size();
     const bool column = rank == 1 || (rank == 2 && scale->shape[1] == 1);
@@ -73,7 +74,7 @@ class Reader {
       linear.weight_scale = std::move(*loaded);
       return {};
     }
-    if (!column) return fmt::format("block scales: weight_scale is {} for a weight [{},{}]", describe(*scale), n, k);
+    if (!column) return take_blocks(linear, *scale, stored, std::move(*loaded));
     const auto rows = fused_rows(linear.name, n, files_.config());
     if (!rows || static_cast<int64_t>(rows->size()) != count)
       return fmt::format(
@@ -84,9 +85,22 @@ class Reader {
     return {};
   }
 
+  // A value for each block of 128 x 128; activations are dynamic in groups of 128.
+  Reason take_blocks(Linear& linear, const Tensor& scale, std::string_view stored, std::vector<float> loaded) const {
+    const int64_t n = linear.weight.rows, k = linear.weight.cols;
+    const std::vector<int64_t> shape = {(n + kGroup - 1) / kGroup, (k + kGroup - 1) / kGroup};
+    if (scale.shape != shape)
+      return fmt::format("block scales: {} is {} for a weight [{},{}]; blocks of 128 x 128 have [{}]", stored,
+                         describe(scale), n, k, fmt::join(shape, ","));
+    if (scheme_.activations == Activations::kStatic) return "block scales with static activations";
+    linear.weight_scale = std::move(loaded);
+    linear.blocks = true;
+    return {};
+  }
+
   // vLLM takes the largest of several static scales of a fused layer.
   Reason read_input_scale(Linear& linear) const {
-    if (scheme_.activations == Activations::kDynamic) return {};
+    if (scheme_.activations == Activations::kDynamic || linear.blocks) return {};
     const Tensor* scale = part(linear.name, "input_scale");
     if (!scale)
       return scheme_.activations == Activations::kStatic ? "static activations without input_scale" : Reason();
@@ -117,6 +131,7 @@ class Reader {
 // Without a config: [N,1] scales are compressed-tensors, [N] ModelOpt, single ones vLLM fp8.
 CheckpointFormat format_by_shape(const ModelFiles& files, const std::vector<Linear>& linears) {
   for (const Linear& linear : linears) {
+    if (linear.blocks) return CheckpointFormat::kVllmFp8;
     if (linear.weight_scale.size() == 1) continue;
     const size_t rank = files.find(linear.name + ".weight_scale")->shape.size();
     return rank == 2 ? CheckpointFormat::kCompressedTensors : CheckpointFormat::kModelOpt;

@@ -27,6 +27,12 @@ const Json* quantization_config(const Json& config) {
 
 Fp8Scheme vllm_fp8(const ModelFiles& files, const Json& config) {
   const std::string scheme = text(config, "activation_scheme");
+  if (config.contains("weight_block_size") && !config.at("weight_block_size").is_null()) {
+    if (config.at("weight_block_size") != Json{128, 128})
+      return {CheckpointFormat::kVllmFp8, Activations::kOther,
+              "weight_block_size " + config.at("weight_block_size").dump() + "; [128,128] is covered"};
+    if (scheme != "static") return {CheckpointFormat::kVllmFp8, Activations::kDynamic, {}, true};
+  }
   if (scheme == "static") return {CheckpointFormat::kVllmFp8, Activations::kStatic, {}};
   if (scheme == "dynamic" || !config.contains("activation_scheme"))
     return {CheckpointFormat::kVllmFp8, Activations::kDynamic, {}};
@@ -48,6 +54,9 @@ std::optional<Fp8Scheme> compressed_group(const Json& group) {
   if (strategy == "tensor")
     return Fp8Scheme{format, Activations::kOther,
                      "dynamic per-tensor activations: their scale depends on the whole batch"};
+  const bool groups = strategy == "group" && input->value("group_size", Json(0)) == 128;
+  if (groups && weights->value("block_structure", Json()) == Json{128, 128})
+    return Fp8Scheme{format, Activations::kDynamic, {}, true};
   if (strategy != "token" && !strategy.empty())
     return Fp8Scheme{format, Activations::kOther, "activations quantized per " + strategy};
   return Fp8Scheme{format, Activations::kDynamic, {}};
@@ -61,7 +70,8 @@ Fp8Scheme compressed_tensors(const Json& config) {
   for (const auto& [name, group] : groups->items()) {
     const std::optional<Fp8Scheme> found = compressed_group(group);
     if (!found) continue;
-    if (!first && (found->activations != scheme.activations || found->reason != scheme.reason))
+    if (!first &&
+        (found->activations != scheme.activations || found->reason != scheme.reason || found->blocks != scheme.blocks))
       return {scheme.format, Activations::kOther, "config_groups that quantize activations in different ways"};
     scheme = *found;
     first = false;

@@ -18,7 +18,8 @@ enum class Activations {
 struct Fp8Scheme {
   CheckpointFormat format = CheckpointFormat::kNone;  ///< kNone: the config names no format; names and shapes decide
   Activations activations = Activations::kUnsaid;
-  std::string reason;  ///< of kOther
+  std::string reason;   ///< of kOther
+  bool blocks = false;  ///< weights have scales for blocks of 128 x 128, activations for groups of 128
 };
 
 /// Reads quantization_config of config.json (or of its text_config) and hf_quant_config.json. Throws Error(kBadInput)

@@ -28,7 +28,9 @@ void check_options(const QuantizeOptions& options) {
                 fmt::format("the format {} is not written; compressed-tensors and vllm-fp8 are", name(options.format)));
   if (options.format == CheckpointFormat::kVllmFp8 && options.weights == Granularity::kPerChannel)
     throw Error(ErrorCode::kBadInput,
-                "vllm-fp8 stores one scale per tensor; per-channel scales need compressed-tensors");
+                "vllm-fp8 stores one scale per tensor or block; per-channel scales need compressed-tensors");
+  if (options.format == CheckpointFormat::kCompressedTensors && options.weights == Granularity::kPerBlock)
+    throw Error(ErrorCode::kBadInput, "block scales are written as vllm-fp8 alone");
 }
 
 // The result may not replace or grow inside of what it is made from.
@@ -44,7 +46,7 @@ void check_places(const fs::path& in, const fs::path& out) {
 
 struct Quantized {
   std::vector<std::byte> weight;  // [N,K] e4m3
-  std::vector<float> scale;       // [1] or [N]
+  std::vector<float> scale;       // [1], [N] or [ceil(N/128), ceil(K/128)]
 };
 
 Quantized quantize_on_gpu(const ConstView& w, Granularity granularity, std::string_view what, const DeviceInfo& device,
@@ -65,7 +67,7 @@ Quantized quantize_on_gpu(const ConstView& w, Granularity granularity, std::stri
 Quantized quantize(const Tensor& weight, const QuantizeOptions& options) {
   const ConstView w(weight.bytes.data(), *weight.type->dtype, weight.shape[0], weight.shape[1]);
   Quantized result{std::vector<std::byte>(static_cast<size_t>(weight.elements())),
-                   std::vector<float>(options.weights == Granularity::kPerChannel ? static_cast<size_t>(w.rows) : 1)};
+                   std::vector<float>(static_cast<size_t>(weight_scales(options.weights, w.rows, w.cols)))};
   if (!options.device->is_cpu())
     return quantize_on_gpu(w, options.weights, weight.name, *options.device, std::move(result));
   quantize_weight(w, options.weights, View(result.weight.data(), Dtype::kE4m3, w.rows, w.cols), result.scale.data(),
@@ -73,11 +75,16 @@ Quantized quantize(const Tensor& weight, const QuantizeOptions& options) {
   return result;
 }
 
-std::string scale_name(const Tensor& weight) { return weight.name + "_scale"; }
+// DeepSeek's name for block scales; they are what dequantizing multiplies by all the same.
+std::string scale_name(const Tensor& weight, const QuantizeOptions& options) {
+  return weight.name + (options.weights == Granularity::kPerBlock ? "_scale_inv" : "_scale");
+}
 
 // Shapes as each format has them on disk.
 std::vector<int64_t> scale_shape(const Tensor& weight, const QuantizeOptions& options) {
   if (options.weights == Granularity::kPerChannel) return {weight.shape[0], 1};
+  if (options.weights == Granularity::kPerBlock)
+    return {(weight.shape[0] + kGroup - 1) / kGroup, (weight.shape[1] + kGroup - 1) / kGroup};
   return options.format == CheckpointFormat::kVllmFp8 ? std::vector<int64_t>{} : std::vector<int64_t>{1};
 }
 
@@ -114,7 +121,7 @@ void write_model(const std::vector<const Tensor*>& kept, const QuantizePlan& pla
   std::vector<TensorSpec> specs;
   for (const Tensor* weight : plan.weights) {
     specs.push_back({weight->name, &tensor_type(Dtype::kE4m3), weight->shape});
-    specs.push_back({scale_name(*weight), &tensor_type(Dtype::kF32), scale_shape(*weight, options)});
+    specs.push_back({scale_name(*weight, options), &tensor_type(Dtype::kF32), scale_shape(*weight, options)});
   }
   for (const Tensor* tensor : kept) specs.push_back({tensor->name, tensor->type, tensor->shape});
 
@@ -129,7 +136,7 @@ void write_model(const std::vector<const Tensor*>& kept, const QuantizePlan& pla
     steps.next(weight->name);
     const Quantized quantized = quantize(*weight, options);
     writer.write(weight->name, quantized.weight);
-    writer.write(scale_name(*weight), std::as_bytes(std::span(quantized.scale)));
+    writer.write(scale_name(*weight, options), std::as_bytes(std::span(quantized.scale)));
   }
   writer.commit();
 }

@@ -145,6 +145,12 @@ Json quantized_config(const ModelFiles& files, const QuantizePlan& plan, const Q
   Json config = files.config().is_object() ? files.config() : Json::object();
   if (options.format == CheckpointFormat::kCompressedTensors)
     config["quantization_config"] = compressed_tensors_config(plan, options);
+  else if (options.weights == Granularity::kPerBlock)  // as DeepSeek-V3 and Qwen3-FP8 have it
+    config["quantization_config"] = {{"activation_scheme", "dynamic"},
+                                     {"fmt", "e4m3"},
+                                     {"modules_to_not_convert", plan.ignore},
+                                     {"quant_method", "fp8"},
+                                     {"weight_block_size", {128, 128}}};
   else
     config["quantization_config"] = {
         {"activation_scheme", "dynamic"}, {"ignored_layers", plan.ignore}, {"quant_method", "fp8"}};

@@ -51,10 +51,12 @@ def load_general_plugins():
 import vllm.envs as envs
 from vllm.platforms import PlatformEnum, current_platform
 from .scaled_mm import CutlassFP8ScaledMMLinearKernel, FP8ScaledMMLinearKernel, FP8ScaledMMLinearLayerConfig
+from .scaled_mm.cutlass import CutlassFp8BlockScaledMMKernel
 class MarlinFP8ScaledMMLinearKernel(FP8ScaledMMLinearKernel):
     @classmethod
     def is_supported(cls, compute_capability=None): return not envs.VLLM_BATCH_INVARIANT, "not batch invariant"
 _POSSIBLE_FP8_KERNELS = {PlatformEnum.CUDA: [MarlinFP8ScaledMMLinearKernel, CutlassFP8ScaledMMLinearKernel]}
+_POSSIBLE_FP8_BLOCK_KERNELS = {PlatformEnum.CUDA: [CutlassFp8BlockScaledMMKernel, MarlinFP8ScaledMMLinearKernel]}
 _LINEAR_BACKEND_KERNEL_MAP = {"cutlass": {CutlassFP8ScaledMMLinearKernel}}
 def choose_scaled_mm_linear_kernel(config, possible_kernels):
     for kernel in possible_kernels[current_platform._enum]:
@@ -62,7 +64,30 @@ def choose_scaled_mm_linear_kernel(config, possible_kernels):
             if kernel.is_supported(90)[0] and kernel.can_implement(config)[0]: return kernel
     raise ValueError("Failed to find a kernel")
 """,
-    "model_executor/kernels/linear/scaled_mm": """
+    "model_executor/kernels/linear/scaled_mm/cutlass": """
+import torch
+from vllm.platforms import current_platform
+class CutlassFp8BlockScaledMMKernel:
+    def __init__(self, config):
+        assert self.can_implement(config)[0] and self.is_supported()[0]
+        self.config = config
+        self.quant_fp8 = self.theirs
+    @staticmethod
+    def theirs(x, scale, ub, use_triton=False):
+        groups = x.float().view(len(x), -1, 128) / 0.5
+        return groups.view(x.shape).to(torch.float8_e4m3fn), torch.full((x.shape[1] // 128, len(x)), 0.5).t()
+    @classmethod
+    def is_supported(cls, compute_capability=None): return current_platform.is_cuda(), "requires CUDA."
+    @classmethod
+    def can_implement(cls, c):
+        return not c.activation_quant_key.scale.static, "Only dynamic per token group activation quantization"
+    def apply_weights(self, layer, x, bias=None):
+        q, scale = self.quant_fp8(x.view(-1, x.shape[-1]), None, None, use_triton=False)
+        out = self.apply_block_scaled_mm(A=q, B=layer.weight, As=scale, Bs=layer.weight_scale_inv)
+        out = out if bias is None else out + bias
+        return out.to(self.config.out_dtype).view(*x.shape[:-1], layer.weight.shape[0])
+""",
+    "model_executor/kernels/linear/scaled_mm/__init__": """
 from dataclasses import dataclass
 import torch
 from vllm.platforms import current_platform
@@ -139,6 +164,7 @@ kFp8StaticChannelSym = QuantKey(ScaleDesc(True, GroupShape.PER_CHANNEL))
 kFp8DynamicTensorSym = QuantKey(ScaleDesc(False, GroupShape.PER_TENSOR))
 kFp8DynamicTokenSym = QuantKey(ScaleDesc(False, GroupShape.PER_TOKEN))
 kFp8Static128BlockSym = QuantKey(ScaleDesc(True, GroupShape(128, 128)))
+kFp8Dynamic128Sym = QuantKey(ScaleDesc(False, GroupShape(1, 128)))
 """,
 }
 

@@ -48,13 +48,12 @@ def test_shapes_of_vllm_equal_the_reference(device, m, n, k):
     out = samebits.block_scaled_mm(*moved)
     rows, channels = torch.randperm(m)[:4], torch.randperm(n)[:24].sort().values
     per_channel = scale_b.repeat_interleave(128, 0)[channels]  # one row of scales for each sampled channel
-    expected = torch.cat(
-        [
-            reference_block_mm(a[rows], b.t()[c : c + 1], scale_a[rows], per_channel[i : i + 1], bias[c : c + 1], out.dtype)
-            for i, c in enumerate(channels.tolist())
-        ],
-        1,
-    )
+    columns = []
+    for i, c in enumerate(channels.tolist()):
+        one = slice(c, c + 1)
+        scales = scale_a[rows], per_channel[i : i + 1]
+        columns.append(reference_block_mm(a[rows], b.t()[one], *scales, bias[one], out.dtype))
+    expected = torch.cat(columns, 1)
     assert same_bits(out.cpu()[rows][:, channels], expected)
 
 

@@ -142,6 +142,26 @@ def test_save_and_load_again(device, folders, minilm, tmp_path):
     assert same_bits(embed(again, batch), embed(model, batch))
 
 
+def test_a_folder_with_block_scales(device, minilm, tmp_path):
+    """What `samebits quantize --weights block` writes: the layout of DeepSeek-V3 and Qwen3-FP8."""
+    path = tmp_path / "blocks"
+    cli = os.environ.get("SAMEBITS_CLI") or shutil.which("samebits")
+    subprocess.run([cli, "quantize", minilm, path, "--weights", "block"], check=True, capture_output=True)
+    stored = load_file(path / "model.safetensors")
+    model = load(path, device)
+    layers = fp8_layers(model)
+    assert len(layers) == 36
+    for key, layer in layers.items():
+        assert layer.route == "block-scaled" and "order hopper-block128" in layer.explain()
+        assert same_bits(layer.weight_scale, stored[f"{key}.weight_scale_inv"])
+    batch = tokens(minilm, SENTENCES, device)
+    expected = embed(AutoModel.from_pretrained(minilm).to(device), batch)
+    assert torch.cosine_similarity(embed(model, batch), expected).min() > 0.97
+    online = load(minilm, device, scales="block")
+    assert {layer.route for layer in fp8_layers(online).values()} == {"block-scaled"}
+    assert torch.cosine_similarity(embed(online, batch), expected).min() > 0.97
+
+
 def test_online_equals_convert(device, minilm):
     batch = tokens(minilm, SENTENCES, device)
     loaded = load(minilm, device, ignore=["encoder.layer.5"])

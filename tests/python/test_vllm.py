@@ -217,6 +217,7 @@ def test_check_says_that_it_is_in_use(fake, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "samebits is in use for FP8 linears"
     assert sum(line.endswith(OURS) for line in lines) == 4 and "FP8 MoE experts" in lines[-2]
+    assert sum(line.endswith("SamebitsFp8BlockScaledMMKernel") for line in lines) == 1
 
 
 @pytest.mark.parametrize("quantizer", ["vllm", "samebits"])
@@ -240,6 +241,54 @@ def test_a_layer_computes_scaled_mm_with_the_quantizer_asked_for(fake, monkeypat
 
     compiled = torch.compile(forward, backend="aot_eager", fullgraph=True, dynamic=True)
     assert same_bits(compiled(x), want) and same_bits(compiled(x[:, :3].contiguous()), want[:, :3])
+
+
+def block_config(activation="kFp8Dynamic128Sym", weight="kFp8Static128BlockSym", shape=(208, 384)):
+    made = config(weight, activation)
+    made.weight_shape = shape
+    return made
+
+
+@pytest.mark.parametrize("quantizer", ["vllm", "samebits"])
+def test_a_block_layer_computes_block_scaled_mm(fake, monkeypatch, quantizer):
+    monkeypatch.setenv("SAMEBITS_VLLM_QUANTIZER", quantizer)
+    plugin.register()
+    kernels = importlib.import_module("vllm.model_executor.kernels.linear")._POSSIBLE_FP8_BLOCK_KERNELS
+    first = kernels[importlib.import_module("vllm.platforms").PlatformEnum.CUDA][0]
+    assert first.__name__ == "SamebitsFp8BlockScaledMMKernel"
+    kernel = first(block_config())
+    weight, scale, bias = random_fp8(208, 384), torch.rand(2, 3), torch.randn(208).bfloat16()
+    layer = SimpleNamespace(weight=weight, weight_scale_inv=scale)
+    x = torch.randn(2, 5, 384).bfloat16()
+    q, scale_x = samebits.quantize_per_group(x.view(10, 384)) if quantizer == "samebits" else first.theirs(
+        x.view(10, 384), None, None
+    )
+    want = (samebits.block_scaled_mm(q, weight.t(), scale_x, scale) + bias).view(2, 5, 208)
+    assert same_bits(kernel.apply_weights(layer, x, bias), want)
+    assert overlaps_in(lambda: kernel.apply_weights(layer, x, bias)) == ["weight"]
+
+    def forward(y):
+        return kernel.apply_weights(layer, y, bias)
+
+    compiled = torch.compile(forward, backend="aot_eager", fullgraph=True, dynamic=True)
+    assert same_bits(compiled(x), want) and same_bits(compiled(x[:, :3].contiguous()), want[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, None),
+        ({"weight": "kFp8StaticChannelSym"}, "blocks of 128 x 128"),
+        ({"shape": (200, 384)}, "multiples of 16"),
+        ({"activation": "kFp8StaticTensorSym"}, "Only dynamic per token group"),
+    ],
+)
+def test_block_layers_not_covered_are_named(fake, options, reason):
+    plugin.register()
+    block = importlib.import_module("samebits.vllm.kernel").SamebitsFp8BlockScaledMMKernel
+    covered, said = block.can_implement(block_config(**options))
+    assert covered == (reason is None) and (reason is None or reason in said)
+    assert reason is None or any(reason in line for line in sys.modules["vllm.logger"].LINES)
 
 
 def test_control_another_order_has_other_bits():

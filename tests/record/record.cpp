@@ -1,5 +1,6 @@
 // Records what this GPU returns, for tests/golden: the bare matrix unit (unit.safetensors) and the library's rows with
-// their epilogue (epilogue.safetensors). Compares each call with the reference and says which differ. Run on a Hopper:
+// their epilogue (epilogue.safetensors) or block scales (block.safetensors). Compares each call with the reference and
+// says which differ. Run on a Hopper:
 //   build/test/tests/samebits_record OUT_DIRECTORY
 #include <fmt/format.h>
 
@@ -126,6 +127,22 @@ void record_epilogue(const std::filesystem::path& directory, const DeviceInfo& d
   tape.write(directory / "epilogue.safetensors", device);
 }
 
+/// Block scales, ordinary and at the edges of FP32, over two blocks of channels and short and whole blocks of K.
+void record_block(const std::filesystem::path& directory, const DeviceInfo& device) {
+  Tape tape;
+  Random random{2028};
+  const auto run_and_add = [&](const HostProblem& p, const std::string& what) { tape.add(p, run(device, p), what); };
+  for (Dtype out : {Dtype::kBf16, Dtype::kF16})
+    for (bool with_bias : {false, true})
+      for (int64_t k : {48, 256, 400}) {
+        const std::string what = fmt::format("{}{} k={}", name(out), with_bias ? " bias" : "", k);
+        for (Data kind : {Data::kAllPatterns, Data::kNormal, Data::kCancelling})
+          run_and_add(random_problem(random, Order::kHopperBlock128, kind, 9, 144, k, out, with_bias), what);
+        run_and_add(edge_problem(random, Order::kHopperBlock128, 16, 144, k, out, with_bias), what + " edges");
+      }
+  tape.write(directory / "block.safetensors", device);
+}
+
 }  // namespace
 }  // namespace samebits::record
 
@@ -140,5 +157,6 @@ int main(int argc, char** argv) {
   std::filesystem::create_directories(argv[1]);
   record::record_unit(argv[1], device);
   record::record_epilogue(argv[1], device);
+  record::record_block(argv[1], device);
   return 0;
 }

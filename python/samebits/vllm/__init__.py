@@ -21,7 +21,6 @@ TESTED = ("0.22.1",)
 
 NOT_COVERED = (
     "FP8 MoE experts",
-    "block-scaled FP8 linears",
     "MXFP8, NVFP4 and INT8 linears",
     "weight-only FP8",
     "activations with one dynamic scale for the whole batch",

@@ -38,28 +38,35 @@ def why_not_chosen() -> tuple[str | None, list[str]]:
     import vllm.model_executor.kernels.linear as linear
     from vllm.model_executor.layers.quantization.utils import quant_utils as keys
 
+    from .kernel import SamebitsFp8BlockScaledMMKernel as BlockKernel
     from .kernel import SamebitsFP8ScaledMMLinearKernel as Kernel
 
-    if Kernel.__name__ in envs.VLLM_DISABLED_KERNELS:
-        return f"VLLM_DISABLED_KERNELS names {Kernel.__name__}", []
-    supported, reason = Kernel.is_supported()
-    if not supported:
-        return f"this machine: {reason}", []
+    for kernel in (Kernel, BlockKernel):
+        if kernel.__name__ in envs.VLLM_DISABLED_KERNELS:
+            return f"VLLM_DISABLED_KERNELS names {kernel.__name__}", []
+        supported, reason = kernel.is_supported()
+        if not supported:
+            return f"this machine: {reason}", []
+    plain = [
+        (weight, activation, linear._POSSIBLE_FP8_KERNELS, Kernel)
+        for activation in (keys.kFp8StaticTensorSym, keys.kFp8DynamicTokenSym)
+        for weight in (keys.kFp8StaticTensorSym, keys.kFp8StaticChannelSym)
+    ]
+    blocks = (keys.kFp8Static128BlockSym, keys.kFp8Dynamic128Sym, linear._POSSIBLE_FP8_BLOCK_KERNELS, BlockKernel)
     lines = []
-    for activation in (keys.kFp8StaticTensorSym, keys.kFp8DynamicTokenSym):
-        for weight in (keys.kFp8StaticTensorSym, keys.kFp8StaticChannelSym):
-            config = linear.FP8ScaledMMLinearLayerConfig(
-                weight_quant_key=weight,
-                activation_quant_key=activation,
-                weight_shape=(1024, 1024),
-                input_dtype=torch.bfloat16,
-                out_dtype=torch.bfloat16,
-            )
-            chosen = linear.choose_scaled_mm_linear_kernel(config, linear._POSSIBLE_FP8_KERNELS)
-            line = f"weights {weight.scale}, activations {activation.scale}: {chosen.__name__}"
-            if chosen is not Kernel:
-                return line, []
-            lines.append(line)
+    for weight, activation, kernels, ours in [*plain, blocks]:
+        config = linear.FP8ScaledMMLinearLayerConfig(
+            weight_quant_key=weight,
+            activation_quant_key=activation,
+            weight_shape=(1024, 1024),
+            input_dtype=torch.bfloat16,
+            out_dtype=torch.bfloat16,
+        )
+        chosen = linear.choose_scaled_mm_linear_kernel(config, kernels)
+        line = f"weights {weight.scale}, activations {activation.scale}: {chosen.__name__}"
+        if chosen is not ours:
+            return line, []
+        lines.append(line)
     return None, lines
 
 

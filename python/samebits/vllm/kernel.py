@@ -8,6 +8,7 @@ import vllm.model_executor.kernels.linear as linear
 from torch import Tensor
 from vllm.logger import init_logger
 from vllm.model_executor.kernels.linear.scaled_mm import CutlassFP8ScaledMMLinearKernel, FP8ScaledMMLinearLayerConfig
+from vllm.model_executor.kernels.linear.scaled_mm.cutlass import CutlassFp8BlockScaledMMKernel
 from vllm.model_executor.layers.quantization.utils.quant_utils import GroupShape
 from vllm.platforms import PlatformEnum
 
@@ -17,6 +18,8 @@ from . import not_covered
 
 ORDER = "hopper-fast"
 """What vLLM's own batch-invariant kernel computes on Hopper."""
+BLOCK_ORDER = "hopper-block128"
+"""Of block-scaled layers: the sum of vLLM's CUTLASS block kernel and of DeepGEMM."""
 
 logger = init_logger("vllm.samebits")  # vLLM prints the loggers below "vllm" only
 _WEIGHT_SHAPES = (GroupShape.PER_TENSOR, GroupShape.PER_CHANNEL, GroupShape.PER_TOKEN)  # per token: [N, 1]
@@ -32,6 +35,24 @@ def quantize(x: Tensor, scale: Tensor | None, scale_ub: Tensor | None) -> tuple[
     if scale is not None:
         return torch.ops.samebits.quantize_static(x, scale), scale
     return torch.ops.samebits.quantize_per_token(x, scale_ub)
+
+
+def quantize_groups(
+    x: Tensor, scale: Tensor | None = None, scale_ub: Tensor | None = None, use_triton: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same for block-scaled layers: dynamic in groups of 128, token scales fastest."""
+    return torch.ops.samebits.quantize_per_group(x)
+
+
+def why_no_kernel(order: str) -> str | None:
+    """Why samebits has no kernel of the Order on this machine, logged once; None where it has."""
+    try:
+        samebits.kernel("cuda", order, 16, 16, 16)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        logger.warning_once("samebits is not used: %s", reason)
+        return reason
+    return None
 
 
 class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
@@ -57,13 +78,8 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
         supported, reason = super().is_supported(compute_capability)
         if not supported:
             return supported, reason
-        try:
-            samebits.kernel("cuda", ORDER, 16, 16, 16)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            logger.warning_once("samebits is not used: %s", reason)
-            return False, reason
-        return True, None
+        reason = why_no_kernel(ORDER)
+        return reason is None, reason
 
     @classmethod
     def can_implement(cls, c: FP8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
@@ -119,13 +135,62 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 
+class SamebitsFp8BlockScaledMMKernel(CutlassFp8BlockScaledMMKernel):
+    """vLLM's CUTLASS block kernel class with another GEMM: no padding of M, no choice that depends on it.
+
+    vLLM adds a bias after the cast to the output's dtype, and so does this.
+    """
+
+    def __init__(self, config: FP8ScaledMMLinearLayerConfig) -> None:
+        super().__init__(config)
+        if _quantizer == "samebits":
+            self.quant_fp8 = quantize_groups
+        logger.info_once(
+            "samebits computes FP8 linears with weights %s and activations %s (quantized by %s), Order %s.",
+            str(config.weight_quant_key.scale),
+            str(config.activation_quant_key.scale),
+            _quantizer,
+            BLOCK_ORDER,
+        )
+
+    @classmethod
+    def is_supported(cls, compute_capability: int | None = None) -> tuple[bool, str | None]:
+        supported, reason = super().is_supported(compute_capability)
+        if not supported:
+            return supported, reason
+        reason = why_no_kernel(BLOCK_ORDER)
+        return reason is None, reason
+
+    @classmethod
+    def can_implement(cls, config: FP8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
+        reason = None
+        if config.weight_quant_key.scale.group_shape != GroupShape(128, 128):
+            reason = f"weights {config.weight_quant_key.scale}: blocks of 128 x 128 are computed"
+        elif any(extent % 16 for extent in config.weight_shape):
+            reason = f"block scales and a weight {list(config.weight_shape)}: multiples of 16 are computed"
+        elif config.out_dtype not in (None, torch.bfloat16, torch.float16):
+            reason = f"output in {config.out_dtype}: bfloat16 or float16 are computed"
+        if reason is None:
+            covered, reason = super().can_implement(config)
+            reason = None if covered else reason
+        if reason:
+            logger.warning_once("samebits does not cover FP8 linears with %s.", reason)
+        return reason is None, reason
+
+    def apply_block_scaled_mm(self, A: Tensor, B: Tensor, As: Tensor, Bs: Tensor) -> Tensor:
+        """``[M, K] x [N, K]``: As [M, K / 128] with M fastest, Bs [ceil(N / 128), K / 128]."""
+        out_dtype = self.config.out_dtype or torch.bfloat16
+        return torch.ops.samebits.block_scaled_mm(A, B.t(), As, Bs, None, out_dtype, BLOCK_ORDER, OVERLAP[_quantizer])
+
+
 def _cache_key() -> str:
     linears = "linears " if _linears else ""
-    return f"{samebits.__version__} {ORDER} {_quantizer} {linears}{samebits.rules_digest() or 'no rules'}"
+    rules = samebits.rules_digest() or "no rules"
+    return f"{samebits.__version__} {ORDER} {BLOCK_ORDER} {_quantizer} {linears}{rules}"
 
 
 def install(quantizer: str, linears_too: bool) -> None:
-    """Puts the class first in vLLM's list for CUDA, and into the keys of its compile cache. Safe to run again.
+    """Puts the classes first in vLLM's lists for CUDA, and into the keys of its compile cache. Safe to run again.
 
     linears_too: also take over the unquantized linears, if the GPU has kernels for them.
     """
@@ -135,11 +200,14 @@ def install(quantizer: str, linears_too: bool) -> None:
         from .linear import install as install_linears
 
         _linears = install_linears()
-    cls = SamebitsFP8ScaledMMLinearKernel
-    kernels = linear._POSSIBLE_FP8_KERNELS[PlatformEnum.CUDA]
-    first = cls not in kernels
-    kernels[:] = [cls, *(kernel for kernel in kernels if kernel is not cls)]
-    linear._LINEAR_BACKEND_KERNEL_MAP["cutlass"].add(cls)  # --linear-backend=cutlass filters by this map
+    first = SamebitsFP8ScaledMMLinearKernel not in linear._POSSIBLE_FP8_KERNELS[PlatformEnum.CUDA]
+    for cls, lists in (
+        (SamebitsFP8ScaledMMLinearKernel, linear._POSSIBLE_FP8_KERNELS),
+        (SamebitsFp8BlockScaledMMKernel, linear._POSSIBLE_FP8_BLOCK_KERNELS),
+    ):
+        kernels = lists[PlatformEnum.CUDA]
+        kernels[:] = [cls, *(kernel for kernel in kernels if kernel is not cls)]
+        linear._LINEAR_BACKEND_KERNEL_MAP["cutlass"].add(cls)  # --linear-backend=cutlass filters by this map
     # vLLM's compile cache knows no plugins: without an entry of ours it would run a graph compiled without samebits.
     envs.environment_variables["SAMEBITS_VLLM_KERNEL"] = _cache_key
     if first:
