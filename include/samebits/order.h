@@ -6,7 +6,7 @@
 
 namespace samebits {
 
-enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted };
+enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kBlackwellFast, kSm120Fast };
 
 /// The constants of an Order. docs/contract.md states how a step uses them.
 struct OrderSpec {
@@ -19,12 +19,15 @@ struct OrderSpec {
   std::string_view origin;  ///< who measured the constants
 };
 
-/// Source of the Hopper constants: recordings in tests/golden. Source of the Ada constants: arXiv 2512.07004.
-inline constexpr std::array<OrderSpec, 4> kOrders = {{
+/// Source of the Hopper constants: recordings in tests/golden. Source of the others: arXiv 2512.07004 and the models
+/// published with it (AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
+inline constexpr std::array<OrderSpec, 6> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
+    {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
+    {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

@@ -7,15 +7,17 @@
 #include <charconv>
 #include <cstdio>
 
+#include "core/choose.h"
+
 namespace samebits::cli {
 namespace {
 
 /// Why the GPU cannot compute all of `orders`; empty if it can.
 std::string why_not(const DeviceInfo& device, const std::vector<Order>& orders) {
   for (Order order : orders)
-    if (kernels(device, order).empty())
-      return fmt::format("device {} is a {}, and this build has no {} kernel for sm_{}", device.ordinal, device.name,
-                         name(order), device.arch);
+    if (const auto reason = reason_against(device.arch, order, OutKind::kHalf))
+      return fmt::format("device {} is a {}, and no kernel there computes {}: {}", device.ordinal, device.name,
+                         name(order), *reason);
   return "";
 }
 

@@ -48,7 +48,7 @@ std::string reason_of(const Plan& plan, const ProblemShape& shape) {
     case Source::kPredicted: break;
   }
   return std::isfinite(plan.us) ? fmt::format("predicted: {:.2f} us, the least", plan.us)
-                                : "the only row, not measured";
+                                : "not measured: the least padded work";
 }
 
 Choice choice_of(const DeviceInfo& device, Order order, const ProblemShape& shape, Dtype out, const RuleSet* rules) {

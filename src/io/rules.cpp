@@ -115,8 +115,11 @@ class Reader {
 
   /// The table's own name of a row, if it may stand in a rule for the Order.
   std::string_view row(const std::string& kernel, Order order, int arch) const {
-    for (const Tile& tile : cuda::tiles()) {
-      if (tile.name != kernel) continue;
+    const Tile* found = nullptr;  // of this architecture, or of another: two tables may use the same names
+    for (const Tile& tile : cuda::tiles())
+      if (tile.name == kernel && (!found || tile.arch == arch)) found = &tile;
+    if (found) {
+      const Tile& tile = *found;
       if (tile.order != order)
         bad_file(path_, "row {} computes {}, the rule is for {}: rules never change bits", kernel, name(tile.order),
                  name(order));
