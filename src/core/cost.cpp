@@ -53,8 +53,8 @@ double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64
 }
 
 double guessed_work(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
-  return waves(tile, device, m, n, k).whole * (static_cast<double>(tile.m) * tile.n * tile.cluster_m * tile.cluster_n +
-                                               4096);
+  return waves(tile, device, m, n, k).whole *
+         (static_cast<double>(tile.m) * tile.n * tile.cluster_m * tile.cluster_n + 4096);
 }
 
 }  // namespace samebits

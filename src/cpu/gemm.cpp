@@ -6,6 +6,7 @@
 
 #include "cpu/chain.h"
 #include "cpu/parallel.h"
+#include "cpu/wide.h"
 #include "numerics/reference.h"
 
 #define HWY_WANT_AVX3_DL
@@ -56,6 +57,7 @@ PackedRows pack_rows(const GemmProblem& problem, const ChainBackend& backend, in
 int64_t simd_targets() { return HWY_TARGETS; }
 
 void gemm(const GemmProblem& problem, int threads) {
+  if (!fits_lanes(spec(problem.order))) return wide_gemm(problem, threads);
   const ChainBackend backend = HWY_DYNAMIC_DISPATCH(Backend)();
   const int64_t panels = (problem.n() + backend.lanes - 1) / backend.lanes;
   for (int64_t first = 0; first < problem.m() && panels > 0; first += kBlockM) {

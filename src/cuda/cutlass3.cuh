@@ -40,8 +40,8 @@ struct Cutlass3Tile {
           sizeof(typename CollectiveEpilogue::SharedStorage))>,
       typename Schedule::template Mainloop<kPromoted>>::CollectiveOp;
   // The persistent scheduler gives each output tile to one block for all of K. Stream-K would split K by tile count.
-  // A type of its own: sm100.def is built for two architectures, and objects that register one host stub would take each
-  // other's code. The schedule words lie in the table's namespace, and so in this name.
+  // A type of its own: sm100.def is built for two architectures, and objects that register one host stub would take
+  // each other's code. The schedule words lie in the table's namespace, and so in this name.
   struct Kernel : cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, CollectiveEpilogue,
                                                        cutlass::gemm::PersistentScheduler> {};
   using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;

@@ -57,7 +57,7 @@ struct Mma {
   static constexpr int kTokens = kSwapped ? kTileN : kTileM, kChannels = kSwapped ? kTileM : kTileN;
   static constexpr int kOutBytes = kOut == OutKind::kHalf ? 2 : 4;
   static constexpr int kPitch = kChannels * kOutBytes + 16;  // bytes between tokens of the staged output
-  static constexpr int kBytes = std::max(kStages * kStageBytes, kTokens * kPitch);
+  static constexpr int kBytes = std::max(kStages * kStageBytes, kTokens* kPitch);
   static constexpr int kGroup = 8;  // tiles along x that run before the next one along y: keeps both in L2
   static_assert(kTileM % (16 * Schedule::kRows) == 0 && kTileN % (16 * Schedule::kCols) == 0, "whole MMAs, in pairs");
   static_assert(kTileK == 64 || kTileK == 128, "the swizzle is for rows of 64 and 128 bytes");
@@ -232,10 +232,10 @@ const TileKernel Mma<kArch, kTileM, kTileN, kTileK, Schedule, kOperands, kOrder,
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>` in the table's namespace, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  namespace samebits::cuda::SAMEBITS_TABLE {                                                                     \
-  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                             \
-  extern const TileKernel kernel_##name;                                                                         \
-  const TileKernel kernel_##name = Mma<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule,                    \
-                                       Operands::operands, Order::k##order, OutKind::k##out>::kKernel;           \
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)  \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                      \
+  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                              \
+  extern const TileKernel kernel_##name;                                                                          \
+  const TileKernel kernel_##name = Mma<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule, Operands::operands, \
+                                       Order::k##order, OutKind::k##out>::kKernel;                                \
   }

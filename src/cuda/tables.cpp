@@ -144,27 +144,28 @@ constexpr std::array kFixed = joined<std::string_view>(
 #endif
     std::array<std::string_view, 0>{});
 
-constexpr int kArchs[] = {0,
+constexpr int kArchs[] = {
+    0,
 #if SAMEBITS_SM80
-                          80,
+    80,
 #endif
 #if SAMEBITS_SM86
-                          86,
+    86,
 #endif
 #if SAMEBITS_SM89
-                          89,
+    89,
 #endif
 #if SAMEBITS_SM90
-                          90,
+    90,
 #endif
 #if SAMEBITS_SM100
-                          100,
+    100,
 #endif
 #if SAMEBITS_SM103
-                          103,
+    103,
 #endif
 #if SAMEBITS_SM120
-                          120,
+    120,
 #endif
 };
 
