@@ -75,7 +75,7 @@ std::vector<DeviceInfo> devices_of(const Arguments& arguments) {
     device.name = "described device";
     return {device};
   }
-  std::vector<DeviceInfo> devices = cuda_devices();
+  std::vector<DeviceInfo> devices = gpus();
   devices.push_back(cpu_device());
   return devices;
 }
