@@ -6,8 +6,8 @@ Order, never on how many other rows are computed with it. ``docs/contract.md`` d
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
 :func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers
 :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer;
-:func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`, :func:`convert`,
-:func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
+:func:`load_rules` takes kernels measured on your GPU, :func:`load_certificate` the proof that all of them agree.
+Modules: :class:`Fp8Linear`, :func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
 from typing import Any
@@ -27,6 +27,7 @@ from .ops import (
     cutlass_scaled_mm,
     dequantize,
     kernel,
+    load_certificate,
     load_rules,
     quantize_per_token,
     quantize_static,
@@ -48,6 +49,7 @@ __all__ = [
     "dequantize",
     "explain",
     "kernel",
+    "load_certificate",
     "load_rules",
     "quantize_per_token",
     "quantize_static",
