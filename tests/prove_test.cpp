@@ -7,6 +7,8 @@
 #include <set>
 
 #include "bits.h"
+#include "cli.h"
+#include "cli/prove.h"
 #include "core/prove.h"
 #include "cpu/gemm.h"
 #include "cuda/tile.h"
@@ -174,6 +176,46 @@ TEST(ProveTest, ACancelledProofProvesNothing) {
   EXPECT_FALSE(report.same());
 }
 
+/// A report with one Order: what no sound kernel can bring about, so that it is told as promised.
+ProveReport some_report(bool auditable, uint64_t differing) {
+  ProveReport report;
+  report.control = 7;
+  report.orders.push_back({Order::kAdaFast, auditable, 0xabc, {0xffff, 13, 13, true, true, 0}, {}});
+  report.orders.front().rows = {{"first", false, 100, 0, ""}, {"other", false, 100, differing, ""}};
+  if (differing) report.orders.front().rows[1].first = "M sweep, m=65 from row 3: 2 of 100 outputs, the first at [1,2]";
+  return report;
+}
+
+TEST(ProveReportTest, VerdictsAndTables) {
+  using cli::prove_json;
+  using cli::prove_table;
+  using cli::prove_verdict;
+  DeviceInfo device;
+  device.arch = 89, device.name = "an RTX";
+  EXPECT_EQ(prove_verdict(some_report(true, 0), "c.json"), "0 of 200 outputs differ; certificate: c.json");
+  EXPECT_EQ(prove_verdict(some_report(false, 0), "c.json"),
+            "0 of 200 outputs differ; ada-fast is invariant, not auditable; certificate: c.json");
+  EXPECT_EQ(prove_verdict(some_report(true, 2), ""), "2 of 200 outputs differ; no certificate");
+  ProveReport blind = some_report(true, 0);
+  blind.control = 0;
+  EXPECT_FALSE(blind.same());
+  EXPECT_EQ(prove_verdict(blind, ""), "the control was not caught: nothing is proven");
+  const std::string table = prove_table(some_report(true, 2), device, 1);
+  for (const char* part : {"rows differ", "16 a step, 13 + 13 bits, truncates, one chain",
+                           "ada-fast other: 2 of 100 outputs differ; M sweep, m=65 from row 3", "an RTX (sm_89), 1 s"})
+    EXPECT_NE(table.find(part), std::string::npos) << table;
+  EXPECT_EQ(table.find("not the Order's"), std::string::npos);
+  ProveReport other = some_report(false, 0);
+  other.orders.front().unit.align_bits = -1;
+  EXPECT_NE(prove_table(other, device, 1).find("over 30 + 13 bits, truncates, one chain (not the Order's)"),
+            std::string::npos);
+  const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, "c.json"));
+  EXPECT_EQ(json["orders"][0]["verdict"], "invariant, not auditable");
+  EXPECT_EQ(json["outputs"], 200);
+  EXPECT_TRUE(json["passed"].get<bool>());
+  EXPECT_TRUE(Json::parse(prove_json(some_report(true, 2), device, 4, 1.5, ""))["certificate"].is_null());
+}
+
 DeviceInfo ada(bool certified = false) {
   DeviceInfo d;
   d.arch = 89, d.sms = 128, d.shared_memory = 99 << 10, d.ordinal = 0, d.driver = 13010, d.certified = certified;
@@ -296,6 +338,30 @@ TEST_F(CertificateTest, AChangeOfLibraryContractOrRowsEndsIt) {
   expect_refused([](Json& json) { json["orders"].push_back(json["orders"][0]); }, "ada-fast appears twice");
   expect_refused([](Json& json) { json["arch"] = 75; }, "of a GPU of sm_75: this build has no kernels for it");
   expect_refused([](Json& json) { json["arch"] = 90; }, "is not proven");
+}
+
+// The executable of this build, which may have no kernels: it says so, or that the file is of another GPU.
+TEST_F(CertificateTest, TheCommandLineRefusesWhatDoesNotHold) {
+  const auto refused = [](const CliRun& run, std::string_view why) {
+    EXPECT_EQ(run.code, 2) << run.out;
+    EXPECT_NE(run.err.find(why), std::string::npos) << run.err;
+  };
+  save_certificate(some_certificate(), path());
+  const bool built = std::string(SAMEBITS_BUILT_ARCHS).find("89") != std::string::npos;
+  if (!built) refused(run_cli({"prove", "--check", path()}), "of a GPU of sm_89: this build has no kernels for it");
+  if (built && cuda_devices().empty()) {
+    const CliRun run = run_cli({"prove", "--check", path()});
+    EXPECT_EQ(run.code, 0) << run.err;
+    EXPECT_EQ(run.last_line(), "undamaged and of this version; there is no GPU here to hold it to");
+  }
+  if (built && !cuda_devices().empty() && cuda_devices().front().arch != 89)
+    refused(run_cli({"prove", "--check", path()}), "a certificate of NVIDIA GeForce RTX 4090");
+  write_file(path(), read_file(path()).replace(read_file(path()).find("13010"), 5, "13011"));
+  refused(run_cli({"prove", "--check", path()}), "damaged: its content has the digest");
+  refused(run_cli({"info", "--certificate", path()}), "damaged");
+  refused(run_cli({"--certificate", path(), "verify", "--shapes", "qwen3-1.7b"}), "damaged");
+  refused(run_cli({"prove", "--rounds", "0"}), "--rounds");
+  if (cuda_devices().empty()) refused(run_cli({"prove", "--out", path()}), "nothing to prove without a GPU");
 }
 
 TEST_F(CertificateTest, MembersAreChecked) {
