@@ -132,12 +132,16 @@ function(samebits_tile_objects object arch units)
   add_library(${object} OBJECT ${units})
   set_target_properties(${object} PROPERTIES JOB_POOL_COMPILE cutlass)
   target_compile_options(${object} PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
+  if(arch STREQUAL "90a")
+    # Without GDC CUTLASS's kernels do not wait for the previous one, and a dependent launch would race. CUTLASS 4.2's
+    # pingpong kernel does not compile with it for sm_120, where launches are plain (sm120.cuh).
+    target_compile_definitions(${object} PRIVATE CUTLASS_ENABLE_GDC_FOR_SM90=1)
+  endif()
 endfunction()
 
 function(samebits_cuda_flags object)
   # Note: without NDEBUG the asserts of CUTLASS are calls, and ptxas then serialises wgmma.
-  # Without GDC CUTLASS's kernels do not wait for the previous one, and a dependent launch would race.
-  target_compile_definitions(${object} PRIVATE NDEBUG CUTLASS_ENABLE_GDC_FOR_SM90=1)
+  target_compile_definitions(${object} PRIVATE NDEBUG)
   target_compile_options(${object} PRIVATE --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off,-fPIC -diag-suppress=2908)
   target_include_directories(${object} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
   target_include_directories(${object} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})

@@ -340,6 +340,45 @@ TEST_F(CertificateTest, AChangeOfLibraryContractOrRowsEndsIt) {
   expect_refused([](Json& json) { json["arch"] = 90; }, "is not proven");
 }
 
+// Every member replaced by whatever JSON there is, with a digest that fits: taken or refused with an Error, nothing
+// else.
+TEST_F(CertificateTest, WhateverStandsInAMemberIsTakenOrRefused) {
+  save_certificate(some_certificate(), path());
+  const Json good = Json::parse(read_file(path()));
+  const std::vector<Json> values = {nullptr,
+                                    true,
+                                    0,
+                                    -1,
+                                    1.5,
+                                    18446744073709551615ull,
+                                    "",
+                                    "0123456789abcdef",
+                                    Json::array(),
+                                    Json::object(),
+                                    Json::array({Json::array({1})})};
+  size_t refused = 0, files = 0;
+  const Json members = good.flatten();
+  for (const auto& [pointer, _] : members.items())
+    for (Json::json_pointer at(pointer); !at.empty(); at.pop_back())
+      for (const Json& value : values) {
+        Json json = good;
+        json[at] = value;
+        json.erase("digest");
+        const std::string text = json.dump();
+        json["digest"] = fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+        write_file(path(), json.dump());
+        ++files;
+        try {
+          load_certificate(path());
+        } catch (const Error& e) {
+          EXPECT_EQ(e.code(), ErrorCode::kBadInput);
+          ++refused;
+        }
+      }
+  EXPECT_GT(files, 1000u);
+  EXPECT_GT(refused, files / 2);
+}
+
 // The executable of this build, which may have no kernels: it says so, or that the file is of another GPU.
 TEST_F(CertificateTest, TheCommandLineRefusesWhatDoesNotHold) {
   const auto refused = [](const CliRun& run, std::string_view why) {
