@@ -30,6 +30,15 @@ inline std::vector<const DeviceInfo*> gpus() {
   return all;
 }
 
+/// The Orders that a GPU's rows compute; on the CPU, which computes all, Hopper's.
+inline std::vector<Order> orders_on(const DeviceInfo& device) {
+  if (device.is_cpu()) return {Order::kHopperFast, Order::kHopperPromoted};
+  std::vector<Order> orders;
+  for (const OrderSpec& order : kOrders)
+    if (!kernels(device, order.order).empty()) orders.push_back(order.order);
+  return orders;
+}
+
 inline std::string place_name(const ::testing::TestParamInfo<const DeviceInfo*>& info) {
   return info.param->is_cpu() ? "cpu" : "cuda" + std::to_string(info.param->ordinal);
 }

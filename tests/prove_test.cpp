@@ -91,6 +91,7 @@ TEST(ProveTest, HonestRowsAreProvenAndDigestsRepeat) {
   EXPECT_TRUE(order.auditable);
   EXPECT_TRUE(order.unit.is(spec(Order::kHopperPromoted)));
   for (const ProvedRow& row : order.rows) EXPECT_GT(row.outputs, 5'000'000u) << row.name;
+  EXPECT_EQ(order.digest, 0x787fcdd362ec3a8eu) << "what one round of `samebits prove` gave on an H100, 2026-11-24";
   const ProveReport again = prove_rows(rows(2));
   EXPECT_EQ(again.orders, report.orders) << "another thread count, the same digests and counts";
 }

@@ -67,7 +67,7 @@ struct ProvedOrder {
 
 struct ProveOptions {
   const DeviceInfo* device = &cpu_device();
-  int rounds = 4;              ///< each with its own data; the cases of a round cover every kind of data and shape
+  int rounds = 8;              ///< each with its own data; the cases of a round cover every kind of data and shape
   int threads = 0;             ///< CPU threads; 0: all
   std::vector<ProofRow> rows;  ///< empty: every row of the tables that the device can launch
   std::function<void(double fraction, const std::string& what)> progress;

@@ -23,7 +23,7 @@ using Json = nlohmann::ordered_json;
 
 struct Arguments {
   std::string device = "auto", out = "samebits-certificate.json", check, json;
-  int rounds = 4, threads = 0;
+  int rounds = 8, threads = 0;
 };
 
 bool is_file(const std::string& json) { return !json.empty() && json != "-"; }
@@ -103,7 +103,7 @@ constexpr char kFooter[] =
     R"(Every row of the tables that the GPU can launch computes the same problems: all bit patterns, subnormals, cancelling sums,
 the widest exponents, needles, NaN and infinite scales, padded rows, shapes at the edges of every tile, an M sweep, concurrent
 streams. Every output is compared bit by bit with the first row's, and the first row's with the CPU backend. A K-split schedule
-runs through the same comparison and must be caught. Takes about 10 s a round on a datacenter GPU.
+runs through the same comparison and must be caught. 15 of Hopper's rows take 2 s a round on an H100.
 
 If all rows agree a certificate is written. With it (--certificate FILE, the environment variable SAMEBITS_CERTIFICATE, or
 samebits.load_certificate in Python) every row of this kind of GPU may be chosen; without one an architecture that the project has not
