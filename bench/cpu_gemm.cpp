@@ -1,6 +1,7 @@
 // Speed of the CPU backend in MAC/s: `samebits_cpu_bench [Google Benchmark options]`. For bench/cpu_vs_mmaemu.py also
-// `samebits_cpu_bench --multiply A B OUT M N K ORDER THREADS RUNS`: reads e4m3 codes from the files A [M,K] and B
-// [N,K], writes the FP32 accumulators [M,N] to OUT, and prints the seconds of each run as a JSON list.
+// `samebits_cpu_bench --multiply A B OUT M N K ORDER THREADS RUNS`: reads codes (e4m3, or bf16 for a 16-bit Order) from
+// the files A [M,K] and B [N,K], writes the FP32 accumulators [M,N] to OUT, and prints the seconds of each run as a
+// JSON list.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "numerics/formats.h"
 #include "samebits/gemm.h"
 
 namespace {
@@ -21,11 +23,14 @@ using namespace samebits;
 
 const float kOne = 1.0f;
 
+Dtype dtype_of(Order order) { return spec(order).operands == Operands::kHalf ? Dtype::kBf16 : Dtype::kE4m3; }
+
 GemmProblem problem_of(Order order, const std::vector<uint8_t>& a, const std::vector<uint8_t>& b, int64_t k, View out) {
   GemmProblem p;
   p.order = order;
-  p.a = ConstView(a.data(), Dtype::kE4m3, out.rows, k);
-  p.b = ConstView(b.data(), Dtype::kE4m3, out.cols, k);
+  const Dtype dtype = dtype_of(order);
+  p.a = ConstView(a.data(), dtype, out.rows, k);
+  p.b = ConstView(b.data(), dtype, out.cols, k);
   p.scale_a = p.scale_b = Scales::per_tensor(&kOne);
   p.out = out;
   return p;
@@ -42,8 +47,19 @@ std::vector<uint8_t> random_codes(int64_t count, uint64_t seed) {
   return codes;
 }
 
+// The same numbers in bf16.
+std::vector<uint8_t> widen(const std::vector<uint8_t>& codes) {
+  std::vector<uint8_t> wide(2 * codes.size());
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const auto code = static_cast<uint16_t>(encode(kFormatBf16, decode(kFormatE4m3, codes[i])));
+    std::memcpy(wide.data() + 2 * i, &code, sizeof code);
+  }
+  return wide;
+}
+
 void BM_CpuGemm(benchmark::State& state, Order order, int64_t m, int64_t n, int64_t k) {
-  const std::vector<uint8_t> a = random_codes(m * k, 1), b = random_codes(n * k, 2);
+  std::vector<uint8_t> a = random_codes(m * k, 1), b = random_codes(n * k, 2);
+  if (dtype_of(order) == Dtype::kBf16) a = widen(a), b = widen(b);
   std::vector<uint16_t> out(static_cast<size_t>(m * n));
   const GemmProblem problem = problem_of(order, a, b, k, View(out.data(), Dtype::kBf16, m, n));
   for (auto _ : state) gemm(problem);
@@ -61,9 +77,11 @@ std::vector<uint8_t> read_file(const char* path, int64_t bytes) {
 
 void multiply(char** arg) {
   const int64_t m = std::stoll(arg[3]), n = std::stoll(arg[4]), k = std::stoll(arg[5]);
-  const std::vector<uint8_t> a = read_file(arg[0], m * k), b = read_file(arg[1], n * k);
+  const Order order = parse_order(arg[6]);
+  const auto size = static_cast<int64_t>(size_of(dtype_of(order)));
+  const std::vector<uint8_t> a = read_file(arg[0], m * k * size), b = read_file(arg[1], n * k * size);
   std::vector<float> out(static_cast<size_t>(m * n));
-  const GemmProblem problem = problem_of(parse_order(arg[6]), a, b, k, View(out.data(), Dtype::kF32, m, n));
+  const GemmProblem problem = problem_of(order, a, b, k, View(out.data(), Dtype::kF32, m, n));
   Launch launch;
   launch.threads = std::stoi(arg[7]);
   std::vector<double> seconds(std::stoul(arg[8]));

@@ -1,10 +1,17 @@
-"""The arms that bench/vllm_latency.py and bench/vllm_tokens.py compare: what each sets in vLLM's environment.
+"""The arms that bench/vllm_latency.py and bench/vllm_tokens.py compare, and an engine in the environment of one.
 
 `selected_kernels` reads from vLLM's log which kernel an arm really took: an arm that took another one is an error.
 """
 
+import json
 import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 ARMS = {
     "default": {"VLLM_BATCH_INVARIANT": "0", "VLLM_PLUGINS": ""},
@@ -24,6 +31,8 @@ ARMS = {
 FP8 kernel. samebits: the plugin."""
 
 EXPECTED = {"vllm": "CutlassFP8ScaledMMLinearKernel", "samebits": "SamebitsFP8ScaledMMLinearKernel"}
+# A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
+SHARED_GPU = ["--gpu-memory-utilization", "0.05", "--kv-cache-memory-bytes", "10000000000"]
 
 
 def environment(arm: str) -> dict[str, str]:
@@ -46,3 +55,69 @@ def selected_kernels(arm: str, log: str) -> list[str]:
     if arm == "fallback" and any("Cutlass" in name or "Samebits" in name for name in found):
         raise SystemExit(f"arm fallback: vLLM's log names the kernels {found}, expected none that multiplies in FP8")
     return found
+
+
+class Engine:
+    """A process of vllm_engine.py for one arm; its log is OUT/ARM.log. Starts at once; the first `ask` waits for it."""
+
+    def __init__(self, arm: str, out: Path, arguments: list[str]) -> None:
+        self.arm, self.log = arm, out / f"{arm}.log"
+        reply, for_process = os.pipe()
+        command = [sys.executable, str(Path(__file__).with_name("vllm_engine.py")), str(for_process), *arguments]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                command, env=environment(arm), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
+                pass_fds=(for_process,), text=True,
+            )  # fmt: skip
+        os.close(for_process)
+        self.replies = os.fdopen(reply)
+        self.kernels: list[str] = []
+
+    def wait(self) -> None:
+        """Until the engine has started and is known to run the arm's kernel."""
+        if not self.kernels:
+            self._reply()
+            self.kernels = selected_kernels(self.arm, self.log.read_text(errors="replace"))
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """The answer of vllm_engine's function of that name."""
+        self.wait()
+        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self.process.stdin.flush()
+        return self._reply()
+
+    def _reply(self) -> Any:
+        line = self.replies.readline()
+        if not line:
+            code, text = self.process.wait(), self.log.read_text(errors="replace")
+            raise SystemExit(f"arm {self.arm}: exit code {code}, end of {self.log}:\n{text[-3000:]}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.replies.close()
+
+
+@contextmanager
+def engines(arms: list[str], out: Path, arguments: list[str], parallel: bool) -> Iterator[Iterator[Engine]]:
+    """Engines one after another, each closed before the next starts; `parallel`: all start at once and stay."""
+    with ExitStack() as stack:
+
+        def start(arm: str) -> Engine:
+            engine = Engine(arm, out, arguments + SHARED_GPU * parallel)
+            stack.callback(engine.close)
+            return engine
+
+        def one_by_one() -> Iterator[Engine]:
+            for arm in arms:
+                yield start(arm)
+                stack.close()
+
+        if parallel:
+            started = [start(arm) for arm in arms]
+            for engine in started:
+                engine.wait()  # a start beside a measurement would disturb it
+            yield iter(started)
+        else:
+            yield one_by_one()

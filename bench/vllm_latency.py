@@ -1,58 +1,72 @@
 #!/usr/bin/env python3
-"""vLLM's own latency benchmark with and without samebits: one run of `vllm bench latency` for each arm and batch size.
+"""The latency benchmark of vLLM with and without samebits: one engine for each arm, asked for each batch size.
 
-Writes one JSON line for each run to OUT/latency.jsonl, the logs beside it and, with matplotlib, a bar chart. Arguments
-after `--` go to `vllm bench latency`. Compare arms of one run only: clocks differ from day to day.
+Prompts, sampling and iterations are those of `vllm bench latency`. Writes one JSON line for each arm and batch size to
+OUT/latency.jsonl, a log for each arm and, with matplotlib, a bar chart; with --profile GPU time by kernel to
+OUT/kernels.jsonl, with --tokens what vllm_tokens.py asks. Arguments after `--` go to vLLM's engine. Compare arms of one
+run only: clocks differ from day to day.
 """
 
 import argparse
 import json
-import subprocess
+import statistics
 import sys
 from pathlib import Path
 
-from vllm_arms import ARMS, environment, selected_kernels
+from vllm_arms import ARMS, Engine, engines
+from vllm_kernels import kernel_times, table
+from vllm_tokens import row as token_row
+from vllm_tokens import verdict, write_random_model
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="Qwen/Qwen3-1.7B", help="a name or a folder")
     parser.add_argument("--real-weights", action="store_true", help="load the weights; default: dummy weights")
+    parser.add_argument("--random", type=Path, metavar="CONFIG", help="random weights as vllm_tokens.py writes them")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8])
     parser.add_argument("--input-len", type=int, default=1024)
     parser.add_argument("--output-len", type=int, default=128)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--profile", action="store_true", help="trace one more run at the first batch size (slow)")
+    parser.add_argument("--tokens", action="store_true", help="ask the same engines for tokens (not with dummy weights)")
+    parser.add_argument("--new-tokens", type=int, default=24)
+    parser.add_argument("--filler", type=int, default=40)
+    parser.add_argument("--parallel", action="store_true", help="start all arms at once on one GPU; measured one at a time")
     parser.add_argument("--out", type=Path, default=Path("out/vllm"))
     parser.add_argument("--chart-only", action="store_true", help="draw OUT/latency.jsonl again and run nothing")
-    parser.add_argument("rest", nargs="*", help="after --: more arguments of `vllm bench latency`")
-    return parser.parse_args()
+    parser.add_argument("rest", nargs="*", help="after --: more arguments of vLLM's engine")
+    args = parser.parse_args()
+    if args.tokens and not (args.random or args.real_weights):
+        parser.error("--tokens: dummy weights give every prompt the same logits; add --random or --real-weights")
+    return args
 
 
-def run(args: argparse.Namespace, arm: str, batch: int) -> dict:
-    stem = args.out / f"{arm}-{batch}"
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "latency", "--model", args.model]
-    command += ["--quantization", "fp8", "--attention-backend", "TRITON_ATTN", "--batch-size", str(batch)]
-    command += ["--input-len", str(args.input_len), "--output-len", str(args.output_len)]
-    command += ["--num-iters-warmup", str(args.warmup), "--num-iters", str(args.iterations)]
-    command += ["--output-json", f"{stem}.json", *([] if args.real_weights else ["--load-format", "dummy"]), *args.rest]
-    with open(f"{stem}.log", "w") as log:
-        code = subprocess.run(command, env=environment(arm), stdout=log, stderr=subprocess.STDOUT).returncode
-    text = Path(f"{stem}.log").read_text(errors="replace")
-    if code:
-        raise SystemExit(f"arm {arm}, batch {batch}: exit code {code}, end of {stem}.log:\n{text[-3000:]}")
-    result = json.loads(Path(f"{stem}.json").read_text())
+def engine_arguments(args: argparse.Namespace) -> list[str]:
+    command = ["--model", args.model, "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
+    command += [] if args.real_weights or args.random else ["--load-format", "dummy"]
+    if args.profile:
+        folder = args.out.absolute() / "traces"
+        command += ["--profiler-config.profiler", "torch", "--profiler-config.torch_profiler_with_stack=false"]
+        command += ["--profiler-config.torch_profiler_dir", str(folder)]
+    return command + args.rest
+
+
+def measure(engine: Engine, args: argparse.Namespace, batch: int) -> dict:
+    """One line of latency.jsonl."""
+    lengths = {"batch": batch, "input_len": args.input_len, "output_len": args.output_len}
+    profile = args.profile and batch == args.batch_sizes[0]
+    seconds = engine.ask("latency", **lengths, warmup=args.warmup, iterations=args.iterations, profile=profile)
     return {
-        "arm": arm,
+        "arm": engine.arm,
         "model": args.model,
-        "weights": "real" if args.real_weights else "dummy",
-        "batch": batch,
-        "input_len": args.input_len,
-        "output_len": args.output_len,
-        "p50_s": result["percentiles"]["50"],
-        "latencies_s": result["latencies"],
-        "kernels": selected_kernels(arm, text),
+        "weights": "random" if args.random else "real" if args.real_weights else "dummy",
+        **lengths,
+        "p50_s": statistics.median(seconds),
+        "latencies_s": seconds,
+        "kernels": engine.kernels,
     }
 
 
@@ -79,26 +93,50 @@ def chart(rows: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def run(args: argparse.Namespace) -> tuple[list[dict], list[str]]:
+    """The lines of latency.jsonl, and what does not hold of the tokens."""
+    rows, tokens = [], {}
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (
+        open(args.out / "latency.jsonl", "w") as lines,
+        open(args.out / "kernels.jsonl" if args.profile else "/dev/null", "w") as kernels,
+        engines(args.arms, args.out, engine_arguments(args), args.parallel) as started,
+    ):
+        for engine in started:
+            for batch in args.batch_sizes:
+                rows.append(measure(engine, args, batch))
+                print(json.dumps(rows[-1]), file=lines, flush=True)
+                took = ", ".join(rows[-1]["kernels"])
+                print(f"batch {batch:4} {engine.arm:9} {rows[-1]['p50_s']:.4f} s  {took}", flush=True)
+            if args.profile:
+                times = kernel_times(args.out / "traces")
+                for name, (ms, calls) in times.items():
+                    line = {"arm": engine.arm, "batch": args.batch_sizes[0], "kernel": name, "ms": ms, "calls": calls}
+                    print(json.dumps(line), file=kernels, flush=True)
+                print(table(engine.arm, times), flush=True)
+            if args.tokens:
+                tokens[engine.arm] = token_row(engine, args)
+                print(json.dumps(tokens[engine.arm]), flush=True)
+    if args.tokens:
+        (args.out / "tokens.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tokens.values()))
+    return rows, verdict(tokens)
+
+
 def main() -> int:
     args = arguments()
-    lines = args.out / "latency.jsonl"
-    rows = []
+    wrong = []
+    if args.random:
+        args.model = str(write_random_model(args.random))
     if args.chart_only:
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        rows = [json.loads(line) for line in (args.out / "latency.jsonl").read_text().splitlines()]
     else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with open(lines, "w") as file:
-            for batch in args.batch_sizes:
-                for arm in args.arms:
-                    rows.append(run(args, arm, batch))
-                    print(json.dumps(rows[-1]), file=file, flush=True)
-                    took = ", ".join(rows[-1]["kernels"])
-                    print(f"batch {batch:4} {arm:9} {rows[-1]['p50_s']:.4f} s  {took}", flush=True)
+        rows, wrong = run(args)
     try:
         chart(rows, args.out / "latency.png")
     except ImportError:
         print(f"matplotlib is not installed: no chart; later: {Path(__file__).name} --chart-only --out {args.out}")
-    return 0
+    print("\n".join(wrong))
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

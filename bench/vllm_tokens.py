@@ -12,18 +12,11 @@ import argparse
 import hashlib
 import json
 import os
-import random
 import shutil
-import struct
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vllm_arms import ARMS, environment, selected_kernels
-
-PROMPT_TOKENS = (33, 100, 257, 64, 400, 17, 129, 310)
-MARK = "TOKENS "
+from vllm_arms import ARMS, Engine, engines
 
 
 def arguments() -> argparse.Namespace:
@@ -33,17 +26,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "vllm", "samebits"])
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--filler", type=int, default=40, help="other prompts in the crowded batch")
-    parser.add_argument("--parallel", action="store_true", help="all arms at once on one GPU, 10 GB and their weights each")
+    parser.add_argument("--parallel", action="store_true", help="start all arms at once on one GPU, 10 GB and their weights each")
     parser.add_argument("--out", type=Path, default=Path("out/vllm"))
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs="*", help="after --: more arguments of vLLM's engine")
     return parser.parse_args()
 
 
-def write_random_model(config_folder: Path, out: Path) -> Path:
-    """A checkpoint in BF16 with the initialization of the architecture, seed 0."""
+def write_random_model(config_folder: Path) -> Path:
+    """A checkpoint in BF16 with the initialization of the architecture, seed 0, in $TMPDIR; written once."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    out = Path(os.environ.get("TMPDIR", "/tmp")) / f"random-{config_folder.resolve().name}"
     if (out / "done").exists():
         return out
     shutil.copytree(config_folder, out, dirs_exist_ok=True)
@@ -55,72 +49,17 @@ def write_random_model(config_folder: Path, out: Path) -> Path:
     return out
 
 
-def fingerprint(output) -> str:
-    """A hash of the token ids and of the bits of their logprobs."""
-    digest = hashlib.sha256()
-    for token, position in zip(output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True):
-        digest.update(struct.pack("<q", token))
-        for candidate in sorted(position):
-            digest.update(struct.pack("<qd", candidate, position[candidate].logprob))
-    return digest.hexdigest()
-
-
-def worker(args: argparse.Namespace) -> None:
-    """In the environment of one arm: prints one line with the fingerprints of all arrangements."""
-    from vllm import LLM, SamplingParams
-    from vllm.inputs import TokensPrompt
-
-    llm = LLM(
-        model=args.model,
-        quantization="fp8",
-        attention_backend="TRITON_ATTN",
-        max_model_len=1024,
-        enable_prefix_caching=False,
-        seed=0,
-        # A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
-        **({"gpu_memory_utilization": 0.2, "kv_cache_memory_bytes": 4 << 30} if args.parallel else {}),
-    )
-    vocabulary = llm.get_tokenizer().vocab_size
-    draw = random.Random(0)
-
-    def prompt(tokens: int):
-        return TokensPrompt(prompt_token_ids=[draw.randrange(vocabulary) for _ in range(tokens)])
-
-    prompts = [prompt(n) for n in PROMPT_TOKENS]
-    filler = [prompt(draw.randrange(20, 500)) for _ in range(args.filler)]
-    params = SamplingParams(temperature=0, max_tokens=args.new_tokens, logprobs=3, ignore_eos=True)
-
-    def run(batch: list) -> list[str]:
-        return [fingerprint(output) for output in llm.generate(batch, params, use_tqdm=False)]
-
-    found = {
-        "alone": [run([p])[0] for p in prompts],
-        "batch": run(prompts),
-        "crowded": run(filler + prompts)[len(filler) :],
-    }
-    print(MARK + json.dumps(found), flush=True)
-
-
-def run_arm(args: argparse.Namespace, arm: str) -> dict:
-    command = [sys.executable, __file__, "--worker", "--model", str(args.model)]
-    command += ["--new-tokens", str(args.new_tokens), "--filler", str(args.filler)]
-    command += ["--parallel"] if args.parallel else []
-    done = subprocess.run(
-        command, env=environment(arm), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    (args.out / f"tokens-{arm}.log").write_text(done.stdout)
-    found = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if done.returncode or not found:
-        raise SystemExit(f"arm {arm}: exit code {done.returncode}, end of its log:\n{done.stdout[-3000:]}")
-    prints = json.loads(found[-1].removeprefix(MARK))
+def row(engine: Engine, args: argparse.Namespace) -> dict:
+    """One line of tokens.jsonl."""
+    prints = engine.ask("tokens", new_tokens=args.new_tokens, filler=args.filler)
     return {
-        "arm": arm,
+        "arm": engine.arm,
         "model": str(args.model),
         "prompts": len(prints["alone"]),
         "distinct": len(set(prints["alone"])),
         "differ": {name: sum(x != y for x, y in zip(prints["alone"], prints[name], strict=True)) for name in prints},
         "hash": {name: hashlib.sha256("".join(prints[name]).encode()).hexdigest()[:16] for name in prints},
-        "kernels": selected_kernels(arm, done.stdout),
+        "kernels": engine.kernels,
     }
 
 
@@ -142,19 +81,20 @@ def verdict(rows: dict[str, dict]) -> list[str]:
 
 def main() -> int:
     args = arguments()
-    if args.worker:
-        worker(args)
-        return 0
     args.out.mkdir(parents=True, exist_ok=True)
     if args.random:
-        name = args.random.resolve().name
-        args.model = write_random_model(args.random, Path(os.environ.get("TMPDIR", "/tmp")) / f"random-{name}")
+        args.model = write_random_model(args.random)
+    command = ["--model", str(args.model), "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
+    command += ["--max-model-len", "1024", "--seed", "0", *args.rest]
     rows = {}
-    with open(args.out / "tokens.jsonl", "w") as file, ThreadPoolExecutor(len(args.arms) if args.parallel else 1) as pool:
-        for arm, row in zip(args.arms, pool.map(lambda arm: run_arm(args, arm), args.arms), strict=True):
-            rows[arm] = row
-            print(json.dumps(rows[arm]), file=file, flush=True)
-            print(f"{arm:9} differ {rows[arm]['differ']}  hash {rows[arm]['hash']}", flush=True)
+    with (
+        open(args.out / "tokens.jsonl", "w") as file,
+        engines(args.arms, args.out, command, args.parallel) as started,
+    ):
+        for engine in started:
+            rows[engine.arm] = row(engine, args)
+            print(json.dumps(rows[engine.arm]), file=file, flush=True)
+            print(f"{engine.arm:9} differ {rows[engine.arm]['differ']}  hash {rows[engine.arm]['hash']}", flush=True)
     wrong = verdict(rows)
     print("\n".join(wrong) or "as it should be")
     return 1 if wrong else 0

@@ -14,6 +14,7 @@ PAGES = [
     ("ops", "Ops"),
     ("fused", "Between linear layers"),
     ("linear", "Fp8Linear"),
+    ("invariant", "InvariantLinear"),
     ("convert", "Models"),
     ("huggingface", "Hugging Face"),
     ("vllm/__init__", "vLLM"),

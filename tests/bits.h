@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "numerics/formats.h"
+#include "samebits/order.h"
 #include "samebits/types.h"
 
 namespace samebits::testing {
@@ -131,6 +132,14 @@ inline Matrix float_matrix(Random& random, Dtype dtype, int64_t rows, int64_t co
         store(dtype, p, value);
     }
   return m;
+}
+
+/// The Orders that take FP8 operands, or 16-bit ones.
+inline std::vector<OrderSpec> orders_of(Operands operands) {
+  std::vector<OrderSpec> orders;
+  for (const OrderSpec& order : kOrders)
+    if (order.operands == operands) orders.push_back(order);
+  return orders;
 }
 
 /// FP32 scales between 2^-12 and 2^-4 with full significands, now and then negative.

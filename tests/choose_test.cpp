@@ -116,7 +116,7 @@ TEST(ChooseTest, EveryArchitectureComputesItsOwnOrders) {
 
 TEST(ChooseTest, OrdersOfAnotherUnitAreRefusedWithItsOwn) {
   for (const Unit& unit : kUnits)
-    for (const OrderSpec& order : kOrders) {
+    for (const OrderSpec& order : orders_of(Operands::kFp8)) {
       if (std::count(unit.orders.begin(), unit.orders.end(), order.order)) continue;
       for (bool certified : {true, false}) {
         const std::string text = refusal(gpu(unit.arch, certified), order.order, 64, 4096, 2048);
@@ -139,7 +139,7 @@ TEST(ChooseTest, ArchitecturesWithoutFp8OrKernelsAreRefusedWithASentence) {
                                   {87, "sm_87 has no FP8"},
                                   {110, "this build has no kernels for sm_110"},
                                   {121, "this build has no kernels for sm_121"}})
-    for (const OrderSpec& order : kOrders)
+    for (const OrderSpec& order : orders_of(Operands::kFp8))
       for (bool certified : {true, false}) {
         const std::string text = refusal(gpu(arch, certified), order.order, 64, 4096, 2048);
         EXPECT_NE(text.find(why), std::string::npos) << text;

@@ -1,5 +1,5 @@
-// The CPU backend against the reference, bit for bit, once per SIMD target: every Order, dtype, kind of data, tail of
-// K, stride, scale and bias, NaN and infinity; and that M, its position and the thread count change nothing.
+// The CPU backend against the reference, bit for bit, once per SIMD target: every FP8 Order, dtype, kind of data, tail
+// of K, stride, scale and bias, NaN and infinity; and that M, its position and the thread count change nothing.
 #include "cpu/gemm.h"
 
 #include <algorithm>
@@ -18,6 +18,7 @@ using testing::Data;
 using testing::fp8_matrix;
 using testing::kAllData;
 using testing::Matrix;
+using testing::orders_of;
 using testing::Random;
 using testing::random_scales;
 using testing::same_bits;
@@ -85,13 +86,13 @@ TEST_P(CpuGemmTest, EveryTailOfK) {
   Random random{1};
   std::vector<int64_t> ks{127, 128, 129, 255, 256, 257, 383, 512, 1000, 1920};
   for (int64_t k = 1; k <= 70; ++k) ks.push_back(k);
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     for (int64_t k : ks) ASSERT_TRUE(Case(random, order.order, 3, 5, k).same()) << order.name << " k=" << k;
 }
 
 TEST_P(CpuGemmTest, EveryDtypeAndKindOfData) {
   Random random{2};
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     for (Dtype a : kFp8)
       for (Dtype b : kFp8)
         for (Data kind : kAllData)
@@ -103,7 +104,7 @@ TEST_P(CpuGemmTest, EveryDtypeAndKindOfData) {
 // The widest range of exponents: products from the smallest to the largest, sums that only grow, sums that cancel.
 TEST_P(CpuGemmTest, Extremes) {
   Random random{3};
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     for (Dtype dtype : kFp8) {
       const uint8_t largest = dtype == Dtype::kE4m3 ? 0x7e : 0x7b;
       for (int pattern = 0; pattern < 5; ++pattern) {
@@ -133,12 +134,13 @@ TEST_P(CpuGemmTest, EveryShapeOfPanelAndRowBlock) {
     for (int64_t m : {1, 2, 3, 4, 5, 6, 7, 9, 11})
       ASSERT_TRUE(Case(random, Order::kHopperFast, m, n, 77).same()) << m << "x" << n;
   // More rows than one packed block.
-  for (const OrderSpec& order : kOrders) ASSERT_TRUE(Case(random, order.order, 515, 3, 40).same()) << order.name;
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
+    ASSERT_TRUE(Case(random, order.order, 515, 3, 40).same()) << order.name;
 }
 
 TEST_P(CpuGemmTest, ZerosArePositiveAndKeepTheirSignThroughScales) {
   Random random{5};
-  for (const OrderSpec& order : kOrders) {
+  for (const OrderSpec& order : orders_of(Operands::kFp8)) {
     Case c(random, order.order, 4, 20, 96, Data::kMostlyZero);
     for (std::byte& code : c.a.bytes) code &= std::byte{0x80};  // zeros of both signs
     c.scale_b[3] = -1.0f;
@@ -201,7 +203,7 @@ TEST_P(CpuGemmTest, BiasIsFused) {
 
 TEST_P(CpuGemmTest, NanAndInfinityTouchOnlyTheirOwnElements) {
   Random random{9};
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     for (Dtype a : kFp8)
       for (Dtype b : kFp8) {
         Case c(random, order.order, 9, 35, 140, Data::kNormal, a, b);
@@ -226,7 +228,7 @@ TEST_P(CpuGemmTest, NanAndInfinityTouchOnlyTheirOwnElements) {
 
 TEST_P(CpuGemmTest, EveryStride) {
   Random random{10};
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     for (Dtype dtype : kFloats) {
       Case c(random, order.order, 10, 30, 90);
       c.problem.out.dtype = dtype;
@@ -275,7 +277,7 @@ TEST_P(CpuGemmTest, EmptyOutputs) {
 
 TEST_P(CpuGemmTest, ARowHasItsBitsInEveryBatchAndOnAnyThreads) {
   Random random{13};
-  for (const OrderSpec& order : kOrders) {
+  for (const OrderSpec& order : orders_of(Operands::kFp8)) {
     Case c(random, order.order, 300, 70, 333);
     c.problem.out.dtype = Dtype::kBf16;
     const Matrix all = c.run(1);
@@ -298,7 +300,7 @@ TEST_P(CpuGemmTest, ARowHasItsBitsInEveryBatchAndOnAnyThreads) {
 TEST_P(CpuGemmTest, ControlSplitKIsAnotherResult) {
   Random random{14};
   const float one = 1.0f;
-  for (const OrderSpec& order : kOrders) {
+  for (const OrderSpec& order : orders_of(Operands::kFp8)) {
     // All exponents: of a narrower range, sums in 25 bits are exact whatever their order.
     Case c(random, order.order, 8, 32, 1024, Data::kAllPatterns);
     c.problem.scale_a = c.problem.scale_b = Scales::per_tensor(&one);
@@ -316,7 +318,7 @@ TEST_P(CpuGemmTest, ControlSplitKIsAnotherResult) {
 // Every target gives the bits of every other one: they all equal the reference, and here they meet on a larger problem.
 TEST_P(CpuGemmTest, ALargerProblemAgainstSampledReference) {
   Random random{15};
-  for (const OrderSpec& order : kOrders) {
+  for (const OrderSpec& order : orders_of(Operands::kFp8)) {
     Case c(random, order.order, 33, 131, 1500, Data::kAllPatterns);
     c.problem.out.dtype = Dtype::kBf16;
     const Matrix got = c.run(2);

@@ -10,8 +10,7 @@ namespace {
 class GemmTest : public ::testing::TestWithParam<const DeviceInfo*> {
  protected:
   const DeviceInfo& device() const { return *GetParam(); }
-  std::vector<Order> orders() const { return orders_on(device()); }
-  Order order() const { return orders().front(); }
+  Order order() const { return orders_on(device()).front(); }
   bool has_fp32() const { return !kernels(device(), order(), Dtype::kF32).empty(); }
 
   /// What the CPU says: the scalar reference for the CPU backend, the CPU backend for a GPU.
@@ -40,7 +39,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrder) {
   int64_t ran = 0;
   for (const OrderSpec& order : kOrders)
     for (Dtype out : kOuts)
-      for (std::string_view kernel : kernels(device(), order.order, out))
+      for (std::string_view kernel : rows(device(), order.order, out))
         for (const Shape& s : shapes)
           for (Data kind : kAllData) {
             const bool with_bias = random.below(2);
@@ -58,11 +57,11 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderOverManyTiles) {
   const int64_t m = device().is_cpu() ? 70 : 5200,
                 n = device().is_cpu() ? 48 : 1296;  // the CPU has no tiles to run out of
   Random random{14};
-  for (Order order : orders())
+  for (Order order : orders_on(device()))
     for (int64_t k : {80, 1040}) {
       const HostProblem p = random_problem(random, order, Data::kNormal, m, n, k);
       const Matrix want = expected(p);
-      for (std::string_view kernel : kernels(device(), order))
+      for (std::string_view kernel : rows(device(), order))
         ASSERT_TRUE(same_bits(run(device(), p, kernel).view(), want.view())) << kernel << " k=" << k;
     }
 }
@@ -72,7 +71,7 @@ TEST_P(GemmTest, EveryRowHasTheBitsOfTheOrderAtTheEdges) {
   Random random{11};
   for (const OrderSpec& order : kOrders)
     for (Dtype out : kOuts)
-      for (std::string_view kernel : kernels(device(), order.order, out))
+      for (std::string_view kernel : rows(device(), order.order, out))
         for (bool with_bias : {false, true})
           for (int64_t m : {33, 140}) {
             const HostProblem p = edge_problem(random, order.order, m, 144, 48, out, with_bias);
@@ -95,7 +94,7 @@ TEST_P(GemmTest, OneScaleForAllEqualsThatScaleForEach) {
 // The M sweep of vLLM's kernel tests: each row of each batch against the row alone.
 TEST_P(GemmTest, BatchSizeAndPositionNeverChangeARow) {
   Random random{3};
-  for (Order order : orders())
+  for (Order order : orders_on(device()))
     for (int64_t nk : {32, 64, 96}) {
       const HostProblem all = random_problem(random, order, Data::kCancelling, 127, nk, nk);
       std::vector<Matrix> alone;
@@ -204,6 +203,7 @@ TEST_P(GemmTest, BadInputIsRefusedWithTheNumbers) {
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.b.cols = 32; }), "[32,32]"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.out.cols = 31; }), "[4,31]"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.a.dtype = Dtype::kBf16; }), "bf16"));
+  EXPECT_TRUE(has(message([](GemmProblem& p) { p.order = Order::kHopperBf16; }), "a is e4m3; hopper-bf16 takes bf16"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.out.dtype = Dtype::kE4m3; }), "e4m3"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.scale_a.rows = 3; }), "[3,1]"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.scale_b.data = nullptr; }), "scale_b"));

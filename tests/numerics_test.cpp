@@ -55,16 +55,16 @@ TEST(OrderTest, NamesParse) {
 // E = -1 it is kept.
 TEST(MmaStepTest, TruncatesToThirteenBitsBelowTheLargestExponent) {
   const OrderSpec& s = spec(Order::kHopperFast);
-  const uint8_t one = 0x38, half = 0x30, tiny = 0x04;  // 1, 0.5, 2^-7
-  const uint8_t a1[] = {one, tiny}, b1[] = {one, tiny};
+  const uint16_t one = 0x38, half = 0x30, tiny = 0x04;  // 1, 0.5, 2^-7
+  const uint16_t a1[] = {one, tiny}, b1[] = {one, tiny};
   EXPECT_EQ(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, a1, b1, 2, 0.0f), 1.0f);
-  const uint8_t a2[] = {half, tiny}, b2[] = {one, tiny};
+  const uint16_t a2[] = {half, tiny}, b2[] = {one, tiny};
   EXPECT_EQ(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, a2, b2, 2, 0.0f), 0.5f + 0x1p-14f);
 }
 
 TEST(MmaStepTest, ZeroSumsArePositive) {
   const OrderSpec& s = spec(Order::kHopperFast);
-  const uint8_t a[] = {0x38, 0xb8}, b[] = {0x38, 0x38}, zero[] = {0x80, 0x00};
+  const uint16_t a[] = {0x38, 0xb8}, b[] = {0x38, 0x38}, zero[] = {0x80, 0x00};
   EXPECT_FALSE(std::signbit(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, a, b, 2, 0.0f)));
   EXPECT_FALSE(std::signbit(mma_step(s, Dtype::kE4m3, Dtype::kE4m3, zero, b, 2, 0.0f)));
 }

@@ -1,12 +1,15 @@
 // Runs a problem whose data lies in host memory on the CPU or on a GPU, so that one test holds every backend to the
 // same bits. Tests are instances over places(): a machine without a GPU simply has fewer of them.
 #pragma once
+#include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bits.h"
 #include "cuda/cuda.h"
+#include "half.h"
 #include "numerics/formats.h"
 #include "samebits/gemm.h"
 
@@ -30,12 +33,23 @@ inline std::vector<const DeviceInfo*> gpus() {
   return all;
 }
 
-/// The Orders that a GPU's rows compute; on the CPU, which computes all, Hopper's.
+/// Names of the rows of `order` that can write `out` and take such a weight; "cpu" on the CPU.
+inline std::vector<std::string_view> rows(const DeviceInfo& device, Order order, Dtype out = Dtype::kBf16,
+                                          bool weight_only = false) {
+  std::vector<std::string_view> names;
+  for (std::string_view kernel : kernels(device, order, out)) {
+    bool takes = device.is_cpu();
+    for (const Tile& tile : cuda::tiles()) takes = takes || (tile.name == kernel && tile.weight_only == weight_only);
+    if (takes) names.push_back(kernel);
+  }
+  return names;
+}
+
+/// The Orders that the place has a row for.
 inline std::vector<Order> orders_on(const DeviceInfo& device) {
-  if (device.is_cpu()) return {Order::kHopperFast, Order::kHopperPromoted};
   std::vector<Order> orders;
-  for (const OrderSpec& order : kOrders)
-    if (!kernels(device, order.order).empty()) orders.push_back(order.order);
+  for (const OrderSpec& s : kOrders)
+    if (!rows(device, s.order).empty()) orders.push_back(s.order);
   return orders;
 }
 
@@ -62,20 +76,25 @@ struct HostProblem {
             result.view()};
   }
   static Scales scales(const float* data, size_t count) {
+    if (count == 0) return {};
     return count == 1 ? Scales::per_tensor(data) : Scales::per_row(data, static_cast<int64_t>(count));
   }
 };
 
+/// Operands of an Order: e4m3, or bf16.
+inline std::pair<Matrix, Matrix> random_operands(Random& random, Order order, Data kind, int64_t m, int64_t n,
+                                                 int64_t k) {
+  if (spec(order).operands == Operands::kHalf) return half_operands(random, half_data(kind), Dtype::kBf16, m, n, k);
+  Matrix a = fp8_matrix(random, kind, m, k);
+  return {std::move(a), fp8_matrix(random, kind, n, k)};
+}
+
 /// A problem with random data of one kind; per-token and per-channel scales.
 inline HostProblem random_problem(Random& random, Order order, Data kind, int64_t m, int64_t n, int64_t k,
                                   Dtype out = Dtype::kBf16, bool with_bias = false) {
-  HostProblem p{order,
-                fp8_matrix(random, kind, m, k),
-                fp8_matrix(random, kind, n, k),
-                random_scales(random, m),
-                random_scales(random, n),
-                std::nullopt,
-                out};
+  auto [a, b] = random_operands(random, order, kind, m, n, k);
+  HostProblem p{order,        std::move(a), std::move(b), random_scales(random, m), random_scales(random, n),
+                std::nullopt, out};
   if (with_bias) {
     p.bias.emplace(out, 1, n);
     for (int64_t i = 0; i < n; ++i) {
@@ -95,9 +114,9 @@ inline HostProblem edge_problem(Random& random, Order order, int64_t m, int64_t 
   for (size_t i = 0; i < p.scale_b.size(); i += 3) p.scale_b[i] = edges[i / 3 % edges.size()];
   for (int64_t i = 0; with_bias && i < n; i += 5)
     store(out, p.bias->view().at(0, i), edges[static_cast<size_t>(i / 5) % edges.size()]);
-  std::fill_n(p.a.bytes.begin(), k, std::byte{0});
-  p.a.as<uint8_t>()[(m - 1) * k + k / 2] = 0x7f;
-  p.b.as<uint8_t>()[n / 2 * k + k - 1] = 0xff;
+  std::fill_n(p.a.bytes.begin(), k * static_cast<int64_t>(size_of(p.a.dtype)), std::byte{0});
+  store(p.a.dtype, p.a.view().at(m - 1, k / 2), std::numeric_limits<float>::quiet_NaN());
+  std::memset(p.b.view().at(n / 2, k - 1), 0xff, size_of(p.b.dtype));  // a NaN of the other sign
   return p;
 }
 

@@ -3,6 +3,7 @@
 
 #include "bits.h"
 #include "files.h"
+#include "half.h"
 #include "numerics/reference.h"
 
 namespace samebits {
@@ -36,9 +37,13 @@ TEST(RecordingTest, RoundTripsEveryOrderDtypeAndStride) {
   Matrix bias(Dtype::kBf16, 1, 5), out(Dtype::kF16, 3, 5, 8);
   const std::vector<float> sa = random_scales(random, 6), sb = random_scales(random, 5);
   std::vector<RecordedCall> calls;
-  for (const OrderSpec& order : kOrders)
+  for (const OrderSpec& order : orders_of(Operands::kFp8))
     calls.push_back({order.order, a.view(), b.view(), Scales::per_row(sa.data(), 3, 2), Scales::per_row(sb.data(), 5),
                      bias.view(), out.view()});
+  const auto [half_a, half_b] = half_operands(random, HalfData::kSpecial, Dtype::kF16, 3, 5, 40);
+  for (const Matrix* weight : {&half_b, &b})
+    calls.push_back({Order::kHopperBf16, half_a.view(), weight->view(), Scales::per_tensor(sa.data()),
+                     Scales::per_row(sb.data(), 5), bias.view(), out.view()});
   Matrix square(Dtype::kF32, 5, 5);
   calls.push_back({Order::kHopperFast,
                    b.view(),

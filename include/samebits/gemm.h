@@ -12,19 +12,23 @@ namespace samebits {
 
 /// out[m,n] = cast(scale_b[n] * (scale_a[m] * acc(m,n)) [+ bias[n], fused]), acc = a[m,:] . b[n,:] in the Order.
 /// a [M,K], b [N,K] (row n is output channel n), out [M,N]; scale_a 1 or M values, scale_b 1 or N values, FP32.
+/// FP8 Orders take e4m3 and e5m2 and need both scales. 16-bit Orders (Operands::kHalf) take `a` and `b` in bf16 or both
+/// in fp16, or `b` in e4m3, with the bits of `b` widened to a's dtype first (weight-only FP8); an empty Scales is 1.
 /// All memory lies on the device that the call runs on. The call owns nothing and keeps no pointer.
 struct GemmProblem {
   Order order = Order::kHopperFast;
-  ConstView a;     ///< [M,K], e4m3 or e5m2
-  ConstView b;     ///< [N,K], e4m3 or e5m2
-  Scales scale_a;  ///< one value or one per row of a
-  Scales scale_b;  ///< one value or one per row of b
+  ConstView a;     ///< [M,K], what spec(order).operands says
+  ConstView b;     ///< [N,K], the same
+  Scales scale_a;  ///< one value or one per row of a, or empty for 1 (16-bit Orders)
+  Scales scale_b;  ///< one value or one per row of b, or empty for 1 (16-bit Orders)
   ConstView bias;  ///< [1,N] bf16, fp16 or fp32, or empty; no bias is not a zero bias
   View out;        ///< [M,N] bf16, fp16 or fp32
 
   int64_t m() const { return a.rows; }
   int64_t n() const { return b.rows; }
   int64_t k() const { return a.cols; }
+  /// Whether `b` is FP8 beside a 16-bit `a`.
+  bool weight_only() const { return size_of(b.dtype) < size_of(a.dtype); }
 };
 
 /// A place to run. `arch` is 0 for the CPU, else 10 * major + minor of the compute capability.
@@ -93,10 +97,10 @@ struct Plan {
 
 /// Picks a row of `order` for the device. Pure: looks at nothing but its arguments. Asks `rules`, if they hold for the
 /// device, then the library's own measurements, then predicts (DESIGN.md, "Which row").
-/// Throws Error with the numbers when no row can compute the problem (K or N not a multiple of 16, another arch,
-/// too little shared memory).
+/// Throws Error with the numbers when no row can compute the problem (K or N not a multiple of 16 bytes of `a`, another
+/// arch, too little shared memory). `weight_only`: `b` is e4m3 beside a 16-bit `a`.
 Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out = Dtype::kBf16,
-            const RuleSet* rules = nullptr);
+            const RuleSet* rules = nullptr, bool weight_only = false);
 
 /// The row called `kernel`, for benchmarks, tests and proofs. Throws Error when it cannot compute the problem.
 Plan choose_named(const DeviceInfo& device, std::string_view kernel, int64_t m, int64_t n, int64_t k,

@@ -6,7 +6,21 @@
 
 namespace samebits {
 
-enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kBlackwellFast, kSm120Fast };
+enum class Order : uint8_t {
+  kHopperFast,
+  kHopperPromoted,
+  kAdaFast,
+  kAdaPromoted,
+  kHopperBf16,
+  kBlackwellFast,
+  kSm120Fast
+};
+
+/// Which operands an Order takes.
+enum class Operands : uint8_t {
+  kFp8,   ///< e4m3 and e5m2, in any mix
+  kHalf,  ///< `a` bf16 or fp16; `b` of the same dtype, or e4m3, which is widened to it exactly
+};
 
 /// The constants of an Order. docs/contract.md states how a step uses them.
 struct OrderSpec {
@@ -17,15 +31,18 @@ struct OrderSpec {
   int result_bits;    ///< fraction bits kept below the leading bit of the step's sum
   int promote_every;  ///< elements of K in one chain before it is added to the FP32 total; 0: one chain over all of K
   std::string_view origin;  ///< who measured the constants
+  Operands operands = Operands::kFp8;
+  int least_exponent = -133;  ///< E is at least this; no sum of FP8 products gets there
 };
 
 /// Source of the Hopper constants: recordings in tests/golden. Source of the others: arXiv 2512.07004 and the models
 /// published with it (AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
-inline constexpr std::array<OrderSpec, 6> kOrders = {{
+inline constexpr std::array<OrderSpec, 7> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
+    {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100", Operands::kHalf},
     {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
     {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
 }};

@@ -81,7 +81,8 @@ struct BasicView {
 using View = BasicView<void>;
 using ConstView = BasicView<const void>;
 
-/// FP32 scales of an operand: [1,1] for one value, [rows,1] for one per row (token of a, channel of b).
+/// FP32 scales of an operand: [1,1] for one value, [rows,1] for one per row (token of a, channel of b). Without data
+/// there is none, which reads as exactly 1 where an Order allows it: 1 * x has the bits of x.
 struct Scales {
   const float* data = nullptr;
   int64_t rows = 0;
@@ -91,9 +92,11 @@ struct Scales {
 
   static Scales per_tensor(const float* value) { return {value, 1, 1, 0, 0}; }
   static Scales per_row(const float* values, int64_t rows, int64_t stride = 1) { return {values, rows, 1, stride, 0}; }
+  /// Whether there are scales at all.
+  explicit operator bool() const { return data != nullptr; }
   bool is_per_tensor() const { return rows == 1 && cols == 1; }
   /// The scale of row `row`, whether there is one for all or one for each.
-  float of_row(int64_t row) const { return data[rows == 1 ? 0 : row * row_stride]; }
+  float of_row(int64_t row) const { return data ? data[rows == 1 ? 0 : row * row_stride] : 1.0f; }
 };
 
 }  // namespace samebits

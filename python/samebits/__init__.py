@@ -4,10 +4,10 @@ One output row has one defined value: it depends on its own activation row, the 
 Order, never on how many other rows are computed with it. ``docs/contract.md`` defines the value of every bit.
 
 Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :func:`quantize_per_token`,
-:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; between two linear layers
-:func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a quantizer;
-:func:`load_rules` takes kernels measured on your GPU, :func:`load_certificate` the proof that all of them agree.
-Modules: :class:`Fp8Linear`, :func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
+:func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; in bf16 or fp16 :func:`invariant_linear`; between
+two linear layers :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without
+a quantizer; :func:`load_rules` takes kernels measured on your GPU, :func:`load_certificate` the proof that all
+of them agree. Modules: :class:`Fp8Linear`, :class:`InvariantLinear`, :func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
 from typing import Any
@@ -21,11 +21,14 @@ from .fused import (
     silu_mul,
     silu_mul_quantize,
 )
+from .invariant import InvariantLinear
 from .linear import Fp8Linear
 from .ops import (
+    HALF_ORDERS,
     ORDERS,
     cutlass_scaled_mm,
     dequantize,
+    invariant_linear,
     kernel,
     load_certificate,
     load_rules,
@@ -38,8 +41,10 @@ from .ops import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "HALF_ORDERS",
     "ORDERS",
     "Fp8Linear",
+    "InvariantLinear",
     "SamebitsConfig",
     "add_rms_norm",
     "add_rms_norm_quantize",
@@ -48,6 +53,7 @@ __all__ = [
     "cutlass_scaled_mm",
     "dequantize",
     "explain",
+    "invariant_linear",
     "kernel",
     "load_certificate",
     "load_rules",

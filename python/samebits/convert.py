@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .invariant import InvariantLinear
 from .linear import Fp8Linear
 
+_HALVES = (torch.bfloat16, torch.float16)
 LAST = ("lm_head", "embed_out", "output", "gate", "shared_expert_gate")
 ANYWHERE = ("router", "pooler", "classifier", "score", "cls", "qa_outputs", "v_head")
 """Layers whose name ends in one of LAST or has a part in ANYWHERE stay as they are: output heads, routers and task
@@ -44,7 +46,9 @@ def convert(
     scales: str = "channel",
     order: str = "hopper-fast",
     weight_only: bool = False,
+    cache: bool = False,
     trainable: bool = False,
+    invariant_rest: bool = False,
 ) -> nn.Module:
     """Replaces every ``nn.Linear`` of a bf16, fp16 or fp32 model by an :class:`Fp8Linear`, in place.
 
@@ -53,10 +57,14 @@ def convert(
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
         heads: also convert output heads, task heads and routers.
         scales: "channel" or "tensor". order: one of ``samebits.ORDERS``.
+        weight_only: keep the activations in 16 bits. cache: see :class:`Fp8Linear`.
         trainable: keep each weight as a parameter and train it through the quantizers.
+        invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear` where
+            they are bf16 or fp16, so that their rows do not depend on the batch either. With ``ignore=["*"]`` that is
+            every linear.
 
     Returns:
-        ``model``. Weights shared between layers (tied) are left as they are: :func:`explain` lists what was left.
+        ``model``. Weights shared between layers (tied) are not quantized: :func:`explain` lists what was left.
 
     Raises:
         ValueError: NaN or infinity in a weight, by name; or no layer left to convert.
@@ -75,13 +83,24 @@ def convert(
         and (heads or not is_head(name))
         and owners[id(module.weight)] == 1
     ]
-    if not chosen:
+    rest = []
+    if invariant_rest:
+        taken = {name for name, _ in chosen}
+        rest = [
+            (name, module)
+            for name, module in model.named_modules()
+            if type(module) is nn.Linear and name and name not in taken and module.weight.dtype in _HALVES
+        ]
+    if not chosen and not rest:
         raise ValueError(f"no nn.Linear to convert in {type(model).__name__} with ignore={list(ignore)}, heads={heads}")
     for name, module in chosen:
         layer = Fp8Linear.from_linear(
-            module, scales=scales, order=order, weight_only=weight_only, trainable=trainable, name=f"{name}.weight"
-        )
+            module, scales=scales, order=order, weight_only=weight_only, cache=cache, trainable=trainable,
+            name=f"{name}.weight",
+        )  # fmt: skip
         replace(model, name, layer)
+    for name, module in rest:
+        replace(model, name, InvariantLinear.from_linear(module))
     return model
 
 
@@ -92,10 +111,10 @@ def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def explain(model: nn.Module) -> str:
-    """One line for each FP8 layer, and for each nn.Linear that is none."""
+    """One line for each FP8 layer, each invariant one, and each nn.Linear that is neither."""
     lines = []
     for name, module in model.named_modules():
-        if isinstance(module, Fp8Linear):
+        if isinstance(module, (Fp8Linear, InvariantLinear)):
             lines.append(f"{name or '(model)'}: {module.explain()}")
         elif isinstance(module, nn.Linear):
             n, k = module.out_features, module.in_features

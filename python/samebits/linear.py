@@ -48,6 +48,7 @@ class Fp8Linear(nn.Module):
         out_dtype: torch.dtype = torch.bfloat16,
         order: str = "hopper-fast",
         weight_only: bool = False,
+        cache: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         """An empty layer, to be loaded.
@@ -59,6 +60,8 @@ class Fp8Linear(nn.Module):
             out_dtype: dtype of the output: bfloat16, float16 or float32.
             order: a name of ``samebits.ORDERS``.
             weight_only: keep the activations in BF16.
+            cache: where the activations stay in BF16, keep the weight in 16 bits as well (three times the memory)
+                instead of widening it in every call. Never changes a bit.
         """
         super().__init__()
         if order not in ops.ORDERS:
@@ -68,9 +71,10 @@ class Fp8Linear(nn.Module):
         if scales not in shapes:
             raise ValueError(f"scales={scales!r}: it must be one of {', '.join(shapes)}")
         self.in_features, self.out_features = k, n
-        self.out_dtype, self.order, self.weight_only = out_dtype, order, weight_only
+        self.out_dtype, self.order, self.weight_only, self.cache = out_dtype, order, weight_only, cache
         self.route: str | None = None
         self.reason = "not prepared: call prepare() after loading"
+        self._widen: torch.dtype | None = None
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
         input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
@@ -90,6 +94,7 @@ class Fp8Linear(nn.Module):
         input_scale: float | Tensor | None = None,
         order: str = "hopper-fast",
         weight_only: bool = False,
+        cache: bool = False,
         trainable: bool = False,
         name: str = "weight",
     ) -> "Fp8Linear":
@@ -99,6 +104,7 @@ class Fp8Linear(nn.Module):
             linear: the layer; not changed. Its dtype becomes ``out_dtype``.
             scales: "channel" or "tensor".
             input_scale: a static activation scale; None: dynamic per token.
+            cache: see the constructor.
             trainable: keep the weight as the parameter ``master`` (shared, not copied) and train it.
             name: how errors call the weight.
 
@@ -110,7 +116,7 @@ class Fp8Linear(nn.Module):
         n, k = linear.weight.shape
         layer = cls(
             k, n, linear.bias is not None, scales=scales, static_input=input_scale is not None,
-            out_dtype=linear.weight.dtype, order=order, weight_only=weight_only, device="meta",
+            out_dtype=linear.weight.dtype, order=order, weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
         source = linear.weight.detach()
         if not source.is_meta:
@@ -138,6 +144,7 @@ class Fp8Linear(nn.Module):
         out_dtype: torch.dtype = torch.bfloat16,
         order: str = "hopper-fast",
         weight_only: bool = False,
+        cache: bool = False,
     ) -> "Fp8Linear":
         """A layer of the tensors that vLLM fp8, compressed-tensors, ModelOpt or DeepSeek checkpoints store.
 
@@ -149,6 +156,7 @@ class Fp8Linear(nn.Module):
             widths: rows of each part of a fused layer, needed where it has several scales. They become a per-channel
                 vector, which is exact.
             requantize: vLLM's bits instead: every part quantized again with the largest scale.
+            cache: see the constructor.
         """
         if weight.dim() != 2 or weight.dtype != torch.float8_e4m3fn:
             raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}; it must be float8_e4m3fn [N, K]")
@@ -161,7 +169,7 @@ class Fp8Linear(nn.Module):
             weight, weight_scale = weights.requantize(weight, weight_scale, widths)
         layer = cls(
             k, n, bias is not None, static_input=input_scale is not None, out_dtype=out_dtype, order=order,
-            weight_only=weight_only, device="meta",
+            weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
         layer.weight = weight.contiguous()
         layer.weight_scale = normal_scale(weight_scale, n, k, widths)
@@ -180,26 +188,51 @@ class Fp8Linear(nn.Module):
         if self.master is not None:
             per_channel = self.weight_scale.numel() > 1
             self.weight, self.weight_scale = ops.quantize_weight(self.master.detach(), per_channel)
-        self.route, self.reason = self._choose()
-        self._first, self._second = _pair(routes.operands_of(self.route, self.weight, self.weight_scale))
+        self.route, self.reason, self._widen = self._choose()
+        if self.route is not None:
+            self._first, self._second = routes.operands_of(self.route, self.weight, self.weight_scale, self._widen)
         return self
 
-    def _choose(self) -> tuple[str, str]:
+    def _choose(self) -> tuple[str | None, str, torch.dtype | None]:
+        """The route, why, and the dtype that the weight is widened to beforehand."""
         n, k = round_up(self.out_features, 16), round_up(self.in_features, 16)
         blocks = self.weight_scale.dim() == 2
         if self.weight_only:
-            return routes.WEIGHT_ONLY, "asked for; no weight-only kernel in this version: BF16 products, row by row"
+            return self._choose_half(routes.WEIGHT_ONLY, "asked for", n, k)
         try:
             if blocks:
                 name = ops.kernel(self.weight.device, self.order, 1, n, BLOCK, torch.float32)
             else:
                 name = ops.kernel(self.weight.device, self.order, 1, n, k, self.out_dtype)
         except RuntimeError as error:
-            return routes.FALLBACK, f"{error}; the weight is dequantized to BF16 and computed row by row"
+            return self._choose_half(routes.FALLBACK, str(error).partition("\n")[0], n, k)
         if blocks:
             why = f"128 x 128 scales; no fused kernel in this version: {-(-self.in_features // BLOCK)} products in FP32"
-            return routes.BLOCK_SCALED, f"{why}, added in the order of K, by kernel {name} at M = 1"
-        return routes.DIRECT, f"e4m3 weight and activations, by kernel {name} at M = 1"
+            return routes.BLOCK_SCALED, f"{why}, added in the order of K, by kernel {name} at M = 1", None
+        return routes.DIRECT, f"e4m3 weight and activations, by kernel {name} at M = 1", None
+
+    def _choose_half(self, route: str, why: str, n: int, k: int) -> tuple[str | None, str, torch.dtype | None]:
+        blocks = self.weight_scale.dim() == 2
+        out = torch.float32 if blocks else self.out_dtype
+        dtype = routes.half_dtype(self.out_dtype)
+
+        def kernel(weight_only: bool) -> str:
+            order = ops.HALF_ORDERS[0]
+            return ops.kernel(self.weight.device, order, 1, n, BLOCK if blocks else k, out, weight_only)
+
+        if blocks:
+            why += f"; 128 x 128 scales: {-(-self.in_features // BLOCK)} products in FP32, added in the order of K"
+        if not self.cache:
+            try:
+                return route, f"{why}; e4m3 weight widened in the main loop, by kernel {kernel(True)} at M = 1", None
+            except RuntimeError:  # no such kernel: what a cache does
+                pass
+        try:
+            name = kernel(False)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            return None, reason if reason == why else f"{why}; {reason}", None
+        return route, f"{why}; e4m3 weight kept in {dtype}, by kernel {name} at M = 1".replace("torch.", ""), dtype
 
     def explain(self) -> str:
         """One line: the route, why, and what it computes with."""
@@ -210,12 +243,13 @@ class Fp8Linear(nn.Module):
             else "per tensor" if self.weight_scale.numel() == 1 else "per channel"
         )
         if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY):
-            activations = "BF16 activations"
+            activations = "FP16 activations" if self.out_dtype == torch.float16 else "BF16 activations"
         elif self.weight_scale.dim() == 2:
             activations = "dynamic activations in groups of 128"
         else:
             activations = "dynamic per-token activations" if self.input_scale is None else "static activations"
-        parts = [f"weight [{n}, {k}] {form}", activations, f"order {self.order}", f"output {self.out_dtype}"]
+        order = ops.HALF_ORDERS[0] if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY) else self.order
+        parts = [f"weight [{n}, {k}] {form}", activations, f"order {order}", f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
         if self.master is not None:
@@ -235,7 +269,7 @@ class Fp8Linear(nn.Module):
         first, second = self._first, self._second
         if self.master is not None:
             weight, scale = ops.quantize_weight(self.master.detach(), self.weight_scale.numel() > 1)
-            first, second = _pair(routes.operands_of(self.route, weight, scale))
+            first, second = routes.operands_of(self.route, weight, scale, self._widen)
         rows = x.reshape(-1, self.in_features)
         learns = self.master is not None or (self.bias is not None and self.bias.requires_grad) or rows.requires_grad
         if torch.is_grad_enabled() and learns:
@@ -244,10 +278,9 @@ class Fp8Linear(nn.Module):
                 self.order, self.out_dtype,
             )  # fmt: skip
         else:
-            operands = (first,) if second is None else (first, second)
             out = routes.compute(
-                self.route, rows, operands, self.input_scale, self.bias, self.out_features, self.order, self.out_dtype,
-                weight_ready=self.master is None,  # a trainable layer has just quantized it
+                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self.order, self.out_dtype,
+                overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 
@@ -318,10 +351,6 @@ class Fp8Linear(nn.Module):
         )
         if not error_msgs:
             self.prepare()
-
-
-def _pair(operands: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
-    return operands[0], operands[1] if len(operands) > 1 else None
 
 
 def _check_finite(weight: Tensor, name: str) -> None:

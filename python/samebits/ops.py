@@ -1,8 +1,9 @@
 """The ops of ``torch.ops.samebits`` as functions, and what torch.compile needs to know of them.
 
 Every op runs on CPU and CUDA tensors with the same bits, on torch's current device and stream, without copies: strides
-are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands, K and N
-multiples of 16, rows on 16-byte boundaries and dense scales; the CPU takes every shape and stride, and e5m2 as well.
+are honoured, or refused with the numbers. Errors are ``RuntimeError``. A CUDA kernel asks for e4m3 operands with K and N
+multiples of 16, or 16-bit ones with multiples of 8, rows on 16-byte boundaries and dense scales; the CPU takes every shape
+and stride, and e5m2 as well.
 
 Environment:
     SAMEBITS_RULES: a rules file of ``samebits tune``, read once at import as by :func:`load_rules`; whether it holds
@@ -18,7 +19,10 @@ import torch
 from torch import Tensor
 
 ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted", "blackwell-fast", "sm120-fast")
-"""Names of the Orders: each is one way to add products over K, and so one set of output bits."""
+"""Names of the FP8 Orders: each is one way to add products over K, and so one set of output bits."""
+
+HALF_ORDERS = ("hopper-bf16",)
+"""Names of the Orders of bfloat16 and float16 operands: those of :func:`invariant_linear`."""
 
 FP8 = torch.float8_e4m3fn
 
@@ -87,7 +91,7 @@ def scaled_mm(
     bias: Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
     order: str = "hopper-fast",
-    weight_ready: bool = False,
+    overlap: str = "launch",
 ) -> Tensor:
     """``out[m, n] = cast(scale_b[n] * (scale_a[m] * acc(m, n)))``, with a bias ``cast(fma(scale_b[n], t, bias[n]))``.
 
@@ -101,9 +105,10 @@ def scaled_mm(
         bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output. No bias is not a zero bias.
         out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it).
         order: one of :data:`ORDERS`.
-        weight_ready: ``b`` is not written by the work right before this call on the stream, so a kernel may fetch it
-            while that work ends. True for any weight that is not made anew for the call. Never changes a bit; on the
-            CPU nothing at all.
+        overlap: how much may overlap the end of the work before this call on the stream (programmatic dependent
+            launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
+            meanwhile, right for any weight that is not made anew for the call. Never changes a bit; on the CPU
+            nothing at all. It pays after a kernel that lets the next one start early, as samebits' own do.
 
     Returns:
         [M, N] of ``out_dtype``, contiguous. M = 0 or N = 0 gives an empty tensor.
@@ -111,7 +116,43 @@ def scaled_mm(
     Raises:
         RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
     """
-    return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, weight_ready)
+    return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, overlap)
+
+
+def invariant_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    order: str = HALF_ORDERS[0],
+    overlap: str = "launch",
+) -> Tensor:
+    """``F.linear`` in bfloat16 or float16 whose rows have the same bits in every batch; also with an FP8 weight.
+
+    ``out[m, n] = cast(scale[n] * acc(m, n))``, with a bias ``cast(fma(scale[n], acc, bias[n]))``: one rounding, where
+    torch rounds before it adds the bias. Without a scale the factor is 1. An FP8 weight is widened to the dtype of x,
+    which is exact, and its scale is never rounded: weight-only FP8 and a weight dequantized beforehand are one definition.
+
+    Args:
+        x: [..., K] bfloat16 or float16.
+        weight: [N, K], as ``torch.nn.Linear`` has it, of the dtype of x or float8_e4m3fn.
+        bias: [N] bfloat16, float16 or float32; on CUDA of the dtype of the output.
+        scale: float32, 1 value or N ([N] or [N, 1]).
+        out_dtype: bfloat16, float16 or float32 (on CUDA float32 where a kernel writes it); None: that of x.
+        order: one of :data:`HALF_ORDERS`.
+        overlap: as in :func:`scaled_mm`.
+
+    Returns:
+        [..., N] of ``out_dtype``, contiguous. Gradients: to x, bias and a weight that is not FP8, with torch's matmul.
+
+    Raises:
+        RuntimeError: shapes, dtypes, strides or an Order that the device cannot compute, with the numbers.
+    """
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    out = torch.ops.samebits.linear(rows, weight, bias, scale, out_dtype, order, overlap)
+    return out if x.dim() == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def cutlass_scaled_mm(
@@ -193,23 +234,62 @@ def dequantize(q: Tensor, scale: Tensor, out_dtype: torch.dtype = torch.bfloat16
 
 
 def kernel(
-    device: torch.device | str, order: str, m: int, n: int, k: int, out_dtype: torch.dtype = torch.bfloat16
+    device: torch.device | str,
+    order: str,
+    m: int,
+    n: int,
+    k: int,
+    out_dtype: torch.dtype = torch.bfloat16,
+    weight_only: bool = False,
 ) -> str:
-    """Name of the kernel that :func:`scaled_mm` would run for these sizes: ``"cpu"`` or a row of the tile tables.
+    """Name of the kernel that :func:`scaled_mm` or, by the Order, :func:`invariant_linear` would run for these sizes:
+    ``"cpu"`` or a row of the tile tables. weight_only: for an FP8 weight of :func:`invariant_linear`.
 
     Raises:
         RuntimeError: no kernel computes it there, with the reason.
     """
     device = torch.device(device)
     index = -1 if device.type == "cpu" else device.index if device.index is not None else torch.cuda.current_device()
-    return torch.ops.samebits.kernel(index, order, m, n, k, out_dtype)
+    return torch.ops.samebits.kernel(index, order, m, n, k, out_dtype, weight_only)
 
 
 @torch.library.register_fake("samebits::scaled_mm")
-def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", weight_ready=False):
+def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", overlap="launch"):
     torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
     torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
     return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+
+
+@torch.library.register_fake("samebits::linear")
+def _(x, weight, bias=None, scale=None, out_dtype=None, order=HALF_ORDERS[0], overlap="launch"):
+    shapes = f"x is {list(x.shape)} and weight is {list(weight.shape)}"
+    torch._check(x.dim() == 2 and weight.dim() == 2, lambda: f"{shapes}: both must be 2-D")
+    torch._check(x.shape[1] == weight.shape[1], lambda: f"{shapes}: their K differs")
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=out_dtype or x.dtype)
+
+
+def _save_for_linear(ctx, inputs, output):
+    x, weight, bias, scale = inputs[:4]
+    ctx.save_for_backward(x, weight, scale)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _linear_backward(ctx, grad):
+    """``grad_x = half(grad) @ half(scale * weight)``, ``grad_weight = half(scale * grad).T @ x``, half: the dtype of x."""
+    x, weight, scale = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        full = weight if scale is None else weight.to(torch.float32) * scale.reshape(-1, 1)
+        grad_x = grad.to(x.dtype) @ full.to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        scaled = grad if scale is None else grad.to(torch.float32) * scale.reshape(1, -1)
+        grad_weight = scaled.to(x.dtype).t() @ x
+    if ctx.needs_input_grad[2]:
+        grad_bias = grad.to(torch.float32).sum(0).to(ctx.bias_dtype)
+    return grad_x, grad_weight, grad_bias, None, None, None, None
+
+
+torch.library.register_autograd("samebits::linear", _linear_backward, setup_context=_save_for_linear)
 
 
 @torch.library.register_fake("samebits::cutlass_scaled_mm")

@@ -20,7 +20,7 @@ FALLBACK = "BF16 fallback"
 
 def direct(
     x: Tensor, weight: Tensor, scale: Tensor, input_scale: Tensor | None, bias: Tensor | None, n: int, order: str,
-    out_dtype: torch.dtype, weight_ready: bool,
+    out_dtype: torch.dtype, overlap: str,
 ) -> Tensor:  # fmt: skip
     """``cast(scale[n] * (scale_x[m] * acc) [+ bias])`` of e4m3 activations and weight. x [M, K] -> [M, n].
 
@@ -30,13 +30,13 @@ def direct(
         q, scale_x = ops.quantize_per_token(x, None, weight.shape[1])
     else:
         q, scale_x = ops.quantize_static(x, input_scale, weight.shape[1]), input_scale
-    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, weight_ready)
+    out = ops.scaled_mm(q, weight.t(), scale_x, scale, bias, out_dtype, order, overlap)
     return out if out.shape[1] == n else out[:, :n].contiguous()
 
 
 def block_scaled(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype,
-    weight_ready: bool,
+    overlap: str,
 ) -> Tensor:  # fmt: skip
     """Activations in groups of 128 along K, weight in 128 x 128 blocks; FP32 sums in the order of K. [M, K] -> [M, n].
 
@@ -51,36 +51,52 @@ def block_scaled(
     for j in range(blocks):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
         part = ops.scaled_mm(
-            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, weight_ready
+            q[:, columns], weight[:, columns].t(), scale_x[j], scale[j], None, torch.float32, order, overlap
         )
         total = part if total is None else total + part
     total = total[:, :n]
     return (total if bias is None else total + bias[:n].to(torch.float32)).to(out_dtype)
 
 
-@torch.library.custom_op("samebits::linear_by_row", mutates_args=())
-def linear_by_row(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``F.linear`` in bfloat16, one row at a time: each row is the same call, so no row can see another.
+def half(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, out_dtype: torch.dtype, overlap: str,
+) -> Tensor:  # fmt: skip
+    """Weight-only and the BF16 fallback, one definition: ``cast(scale[n] * acc [+ bias])`` of 16-bit activations and an
+    e4m3 weight, which is exact in 16 bits, widened in the main loop or before. x [M, K] -> [M, n].
 
-    x [M, K] bfloat16, weight [N, K] bfloat16, bias [N] bfloat16 -> [M, N] bfloat16. Slow, and meant to be correct.
+    weight [Np, Kp] e4m3, or bfloat16 / float16 holding its values; bias [Np]; scale [1] or [Np], or of 128 x 128 blocks
+    [Kp / 128, Np]: ``total = sum over blocks j of scale[j, n] * acc_j`` in FP32, in the order of K, then bias and cast.
     """
-    out = x.new_empty((x.shape[0], weight.shape[0]))
-    row = x.new_empty((1, x.shape[1]))  # one address, hence one alignment, for every row
-    for m in range(x.shape[0]):
-        row.copy_(x[m : m + 1])
-        out[m : m + 1] = functional.linear(row, weight, bias)
-    return out
+    x = functional.pad(x.to(half_dtype(out_dtype)), (0, weight.shape[1] - x.shape[1]))
+    if scale.dim() == 1:
+        out = ops.invariant_linear(x, weight, bias, scale=scale, out_dtype=out_dtype, overlap=overlap)
+        return out if out.shape[1] == n else out[:, :n].contiguous()
+    total = None
+    for j in range(scale.shape[0]):
+        columns = slice(j * BLOCK, (j + 1) * BLOCK)
+        part = ops.invariant_linear(
+            x[:, columns], weight[:, columns], scale=scale[j], out_dtype=torch.float32, overlap=overlap
+        )
+        total = part if total is None else total + part
+    return (total if bias is None else total + bias.to(torch.float32))[:, :n].to(out_dtype)
 
 
-@linear_by_row.register_fake
-def _(x, weight, bias):
-    return x.new_empty((x.shape[0], weight.shape[0]))
+def half_dtype(out_dtype: torch.dtype) -> torch.dtype:
+    """What weight-only and the fallback compute in: the output's dtype if that has 16 bits, else bfloat16."""
+    return torch.float16 if out_dtype == torch.float16 else torch.bfloat16
 
 
-def by_row(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
-    """The BF16 fallback and, until it has a kernel, weight-only. weight [N, K] bfloat16, dequantized at preparation."""
-    bias = None if bias is None else bias.to(torch.bfloat16)
-    return torch.ops.samebits.linear_by_row(x.to(torch.bfloat16), weight, bias).to(out_dtype)
+def half_operands(weight: Tensor, scale: Tensor, widen: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """What `half` needs of a [N, K] e4m3 weight and its scale: padded, the weight in the dtype ``widen`` if given."""
+    n, k = weight.shape
+    rows = round_up(n, 16)
+    weight = weight if widen is None else weight.to(widen)
+    if scale.dim() == 2:
+        per_row = scale.repeat_interleave(BLOCK, 0)[:n].t()
+        return pad(weight, rows, round_up(k, BLOCK)), pad(per_row.contiguous(), scale.shape[1], rows)
+    if scale.numel() > 1:
+        scale = pad(scale.reshape(1, -1), 1, rows).reshape(-1)
+    return pad(weight, rows, round_up(k, 16)), scale
 
 
 class StraightThrough(torch.autograd.Function):
@@ -91,14 +107,13 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, master: Tensor | None, bias: Tensor | None, first: Tensor, second: Tensor | None,
+        ctx: Any, x: Tensor, master: Tensor | None, bias: Tensor | None, first: Tensor, second: Tensor,
         input_scale: Tensor | None, route: str, n: int, order: str, out_dtype: torch.dtype,
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x if master is not None else None, first, second)
         ctx.dtypes = (x.dtype, None if master is None else master.dtype, None if bias is None else bias.dtype)
         ctx.weight = (route, n, x.shape[1])
-        operands = (first,) if second is None else (first, second)
-        return compute(route, x, operands, input_scale, bias, n, order, out_dtype)
+        return compute(route, x, (first, second), input_scale, bias, n, order, out_dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -115,22 +130,22 @@ class StraightThrough(torch.autograd.Function):
         return grad_x, grad_master, grad_bias, None, None, None, None, None, None, None
 
 
-def weight_of(route: str, n: int, k: int, first: Tensor, second: Tensor | None) -> Tensor:
+def weight_of(route: str, n: int, k: int, first: Tensor, second: Tensor) -> Tensor:
     """The [n, k] weight in bfloat16 from the operands of a route."""
-    if second is None:
-        return first
-    if route == BLOCK_SCALED:
+    if route == BLOCK_SCALED or second.dim() == 2:
         scale = second.t()[:n].repeat_interleave(BLOCK, 1)[:, :k]
         return (first[:n, :k].to(torch.float32) * scale).to(torch.bfloat16)
     return dequantized(first, second, n, k)
 
 
-def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-    """What `compute` needs of a [N, K] weight and its scale: padded, transposed or dequantized, once."""
+def operands_of(
+    route: str, weight: Tensor, scale: Tensor, widen: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What `compute` needs of a [N, K] weight and its scale: padded or transposed, once. widen: see `half_operands`."""
     n, k = weight.shape
     rows = round_up(n, 16)
     if route in (FALLBACK, WEIGHT_ONLY):
-        return (dequantized(weight, scale, n, k),)
+        return half_operands(weight, scale, widen)
     if route == BLOCK_SCALED:
         per_row = scale.repeat_interleave(BLOCK, 0)[:n].t()  # [ceil(K / 128), N]
         return pad(weight, rows, round_up(k, BLOCK)), pad(per_row.contiguous(), scale.shape[1], rows)
@@ -140,16 +155,16 @@ def operands_of(route: str, weight: Tensor, scale: Tensor) -> tuple[Tensor, ...]
 
 
 def compute(
-    route: str, x: Tensor, operands: tuple[Tensor, ...], input_scale: Tensor | None, bias: Tensor | None, n: int,
-    order: str, out_dtype: torch.dtype, weight_ready: bool = False,
+    route: str, x: Tensor, operands: tuple[Tensor, Tensor], input_scale: Tensor | None, bias: Tensor | None, n: int,
+    order: str, out_dtype: torch.dtype, overlap: str = "launch",
 ) -> Tensor:  # fmt: skip
-    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. weight_ready: see ops.scaled_mm."""
-    if route in (FALLBACK, WEIGHT_ONLY):
-        return by_row(x, operands[0], bias, out_dtype)
+    """The forward of a route. x [M, K], bias [n] -> [M, n] of ``out_dtype``. overlap: see ops.scaled_mm."""
     if route == BLOCK_SCALED:
-        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, weight_ready)
+        return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     if bias is not None:
         bias = bias.to(out_dtype)
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
-    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, weight_ready)
+    if route in (FALLBACK, WEIGHT_ONLY):
+        return half(x, operands[0], operands[1], bias, n, out_dtype, overlap)
+    return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, overlap)

@@ -13,6 +13,7 @@
 #include "cli/device.h"
 #include "cli/extent.h"
 #include "cli/text.h"
+#include "core/overlap.h"
 #include "cuda/timing.h"
 
 namespace samebits::cli {

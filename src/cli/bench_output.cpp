@@ -9,12 +9,11 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/overlap.h"
 #include "cuda/tile.h"
 
 namespace samebits::cli {
 namespace {
-
-constexpr std::string_view kOverlaps[] = {"none", "launch", "weight"};  // in the order of enum Overlap
 
 double teraflops(int64_t m, Shape shape, double us) {
   return 2.0 * static_cast<double>(m * shape.n) * static_cast<double>(shape.k) / us * 1e-6;
@@ -46,14 +45,6 @@ double five_digits(double value) {
   if (value <= 0) return value;
   const double unit = std::pow(10.0, 4 - std::floor(std::log10(value)));
   return std::round(value * unit) / unit;
-}
-
-std::string_view name(Overlap overlap) { return kOverlaps[static_cast<size_t>(overlap)]; }
-
-Overlap parse_overlap(std::string_view text) {
-  for (Overlap overlap : {Overlap::kNone, Overlap::kLaunch, Overlap::kWeight})
-    if (name(overlap) == text) return overlap;
-  throw Error(ErrorCode::kBadInput, fmt::format("unknown overlap '{}'; there are: none, launch, weight", text));
 }
 
 Lines::Lines(const LinesTo& to, const DeviceInfo& device) : to_stdout_(to.to_stdout) {

@@ -42,11 +42,6 @@ std::string driver_of(const DeviceInfo& device);
 /// `value` to five digits: a time has no more.
 double five_digits(double value);
 
-/// "none", "launch", "weight".
-std::string_view name(Overlap overlap);
-/// The inverse. Throws Error(kBadInput).
-Overlap parse_overlap(std::string_view text);
-
 /// The fields of one kernel at one M; clocks where NVML tells them.
 Json fields_of(Order order, const std::string& shape_name, Shape shape, int64_t m, const BenchResult& result,
                const std::optional<Nvml::Clocks>& clocks);

@@ -42,6 +42,20 @@ inline void check_fp8(const char* what, const ConstView& v) {
   if (size_of(v.dtype) != 1) bad_input("{} is {}; it must be e4m3 or e5m2", what, name(v.dtype));
 }
 
+/// The operands that an Order takes, in any layout.
+inline void check_operands(Order order, const ConstView& a, const ConstView& b) {
+  if (spec(order).operands == Operands::kFp8) {
+    check_fp8("a", a);
+    return check_fp8("b", b);
+  }
+  check_view("a", a);
+  check_view("b", b);
+  if (size_of(a.dtype) != 2) bad_input("a is {}; {} takes bf16 or fp16", name(a.dtype), name(order));
+  if (b.dtype != a.dtype && b.dtype != Dtype::kE4m3)
+    bad_input("b is {} and a is {}; for {} b has the dtype of a, or is e4m3", name(b.dtype), name(a.dtype),
+              name(order));
+}
+
 /// One value, or one for each of `rows` rows.
 inline void check_scales(const char* what, const Scales& s, int64_t rows) {
   if (!s.data) bad_input("{}: null pointer", what);

@@ -45,10 +45,12 @@ const Pick* find_pick(std::span<const ShapeRule> rules, Order order, int64_t m, 
 }
 
 /// Why no row of the Order takes the problem: the last reason met.
-std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out) {
-  std::string why = reason_against(device.arch, order, out_kind(out)).value_or("");
+std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out,
+                     bool weight_only) {
+  std::string why = reason_against(device.arch, order, out_kind(out))
+                        .value_or(weight_only ? "no row of this Order takes an e4m3 weight" : "");
   for (const Tile& tile : cuda::tiles())
-    if (tile.order == order && tile.arch == device.arch && tile.out == out_kind(out))
+    if (tile.order == order && tile.weight_only == weight_only && tile.arch == device.arch && tile.out == out_kind(out))
       if (const auto reason = reason_not(tile, device, m, n, k, out)) why = *reason;
   return why;
 }
@@ -62,8 +64,8 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
   if (tile.kernel->shared_memory > device.shared_memory)
     return fmt::format("{} needs {} bytes of shared memory, the device has {}", tile.name, tile.kernel->shared_memory,
                        device.shared_memory);
-  if (k % kAlignment || n % kAlignment)
-    return fmt::format("K={} and N={} must be multiples of {} (a linear layer pads its weight once)", k, n, kAlignment);
+  if (const int64_t step = alignment(tile.order); k % step || n % step)
+    return fmt::format("K={} and N={} must be multiples of {} (a linear layer pads its weight once)", k, n, step);
   if (std::max({m, n, k}) > INT32_MAX) return fmt::format("a dimension exceeds {}", INT32_MAX);
   return std::nullopt;
 }
@@ -72,7 +74,7 @@ std::optional<std::string> reason_against(int arch, Order order, OutKind out) {
   if (arch < kFirstBf16)
     return fmt::format("sm_{} has neither an FP8 nor a BF16 matrix unit; sm_{} is the first with kernels", arch,
                        kFirstBf16);
-  if (arch < kFirstFp8)
+  if (arch < kFirstFp8 && spec(order).operands == Operands::kFp8)
     return fmt::format("sm_{} has no FP8 matrix unit; sm_{} is the first with one", arch, kFirstFp8);
   const auto archs = cuda::archs();
   if (std::find(archs.begin(), archs.end(), arch) == archs.end())
@@ -88,17 +90,18 @@ std::optional<std::string> reason_against(int arch, Order order, OutKind out) {
                      others.empty() ? "no Order with this output" : others);
 }
 
-Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules) {
+Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules,
+            bool weight_only) {
   if (k <= 0) bad_input("K is {}: m={} n={} k={}", k, m, n, k);
   if (device.is_cpu()) return {nullptr, "cpu"};
   const auto fits = [&](const Tile& tile) {
-    return tile.order == order && tile.arch == device.arch && tile.out == out_kind(out) &&
-           !reason_not(tile, device, m, n, k, out);
+    return tile.order == order && tile.weight_only == weight_only && tile.arch == device.arch &&
+           tile.out == out_kind(out) && !reason_not(tile, device, m, n, k, out);
   };
   if (!device.certified) {
     for (std::string_view fixed : cuda::fixed_tiles())
       if (const Tile* tile = find(device.arch, fixed); tile && fits(*tile)) return plan_of(*tile, Source::kFixed);
-    refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
+    refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   }
   const auto measured = [&](std::span<const ShapeRule> shapes, Source source) -> std::optional<Plan> {
     const Pick* pick = find_pick(shapes, order, m, n, k);
@@ -117,7 +120,7 @@ Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t
     const auto less_work = [&] { return guessed_work(tile, device, m, n, k) < guessed_work(*best, device, m, n, k); };
     if (!best || us < best_us || (us == best_us && std::isinf(us) && less_work())) best = &tile, best_us = us;
   }
-  if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out));
+  if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   return plan_of(*best, Source::kPredicted, 0, best_us);
 }
 

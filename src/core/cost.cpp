@@ -25,8 +25,9 @@ double fourth(double x) { return x * x * x * x; }
 
 Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
   if (tile.schedule.starts_with("Ring")) {  // these rows fit their tiles to the device themselves
-    const cuda::RingShape shape{tile.m / 64, tile.n, tile.k / cuda::kChunkBytes, tile.cluster_m, 0, true};
-    const cuda::RingGeometry g = ring_geometry(shape, m, n, k, device.sms, device.shared_memory);
+    const int bytes = a_bytes(tile), chunks = tile.k * bytes / cuda::kChunkBytes;
+    const cuda::RingShape shape{tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile)};
+    const cuda::RingGeometry g = ring_geometry(shape, m, n, k * bytes, device.sms, device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
     const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;
     return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots, loaded / full};
@@ -44,10 +45,11 @@ double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64
   if (cost.launch_us == 0) return std::numeric_limits<double>::infinity();
   const auto [whole, exact, loaded] = waves(tile, device, m, n, k);
   const double dm = static_cast<double>(m), dn = static_cast<double>(n), dk = static_cast<double>(k);
-  const double spilled = std::min(kMostSpilled, dk * (dm + dn) / kL2Bytes);
+  const double operands = dk * (dm * a_bytes(tile) + dn * b_bytes(tile));
+  const double spilled = std::min(kMostSpilled, operands / kL2Bytes);
   const double loop =
       cost.k_us * dk / 1000 * (1 + cost.contention * loaded * std::min(1.0, exact) + cost.spill * spilled);
-  const double bytes = dk * (dm + dn) + dm * dn * (tile.out == OutKind::kFloat ? 4 : 2);
+  const double bytes = operands + dm * dn * (tile.out == OutKind::kFloat ? 4 : 2);
   const double stream = cost.memory * bytes / (1e3 * (device.gbps > 0 ? device.gbps : kUsualGbps));
   return cost.launch_us + std::sqrt(std::sqrt(fourth(whole * (cost.tile_us + loop)) + fourth(stream)));
 }

@@ -10,8 +10,7 @@ namespace samebits {
 namespace {
 
 void check_shapes(const GemmProblem& p) {
-  check_fp8("a", p.a);
-  check_fp8("b", p.b);
+  check_operands(p.order, p.a, p.b);
   check_written("out", p.out);
   if (p.a.cols != p.b.cols)
     bad_input("a is [{},{}] and b is [{},{}]: their K differs", p.a.rows, p.a.cols, p.b.rows, p.b.cols);
@@ -19,8 +18,9 @@ void check_shapes(const GemmProblem& p) {
   if (p.out.rows != p.m() || p.out.cols != p.n())
     bad_input("out is [{},{}], a and b give [{},{}]", p.out.rows, p.out.cols, p.m(), p.n());
   if (size_of(p.out.dtype) == 1) bad_input("out is {}; it must be bf16, fp16 or fp32", name(p.out.dtype));
-  check_scales("scale_a", p.scale_a, p.m());
-  check_scales("scale_b", p.scale_b, p.n());
+  const bool may_lack_scales = spec(p.order).operands == Operands::kHalf;
+  if (p.scale_a || !may_lack_scales) check_scales("scale_a", p.scale_a, p.m());
+  if (p.scale_b || !may_lack_scales) check_scales("scale_b", p.scale_b, p.n());
   if (!p.bias) return;
   check_view("bias", p.bias);
   if (p.bias.rows != 1 || p.bias.cols != p.n())
@@ -41,14 +41,16 @@ void check_matrix(const char* what, const ConstView& v) {
 }
 
 void check_gpu(const GemmProblem& p) {
-  if (p.a.dtype != Dtype::kE4m3 || p.b.dtype != Dtype::kE4m3)
+  const bool fp8 = spec(p.order).operands == Operands::kFp8;
+  if (fp8 && (p.a.dtype != Dtype::kE4m3 || p.b.dtype != Dtype::kE4m3))
     bad_input("a is {} and b is {}: the GPU kernels take e4m3 (the CPU backend takes e5m2 as well)", name(p.a.dtype),
               name(p.b.dtype));
   check_matrix("a", p.a);
   check_matrix("b", p.b);
   check_matrix("out", p.out);
   const auto dense = [](const char* what, const Scales& s) {
-    if (!s.is_per_tensor() && s.row_stride != 1) bad_input("{}: stride {} on a GPU, it must be 1", what, s.row_stride);
+    if (s && !s.is_per_tensor() && s.row_stride != 1)
+      bad_input("{}: stride {} on a GPU, it must be 1", what, s.row_stride);
   };
   dense("scale_a", p.scale_a);
   dense("scale_b", p.scale_b);
@@ -62,8 +64,8 @@ void check_gpu(const GemmProblem& p) {
 void gemm(const GemmProblem& problem, const Launch& launch) {
   check_shapes(problem);
   if (problem.m() == 0 || problem.n() == 0) return;
-  const Plan plan =
-      choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype, launch.rules);
+  const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype,
+                           launch.rules, problem.weight_only());
   gemm(problem, plan, launch);
 }
 
@@ -80,6 +82,9 @@ void gemm(const GemmProblem& problem, const Plan& plan, const Launch& launch) {
   if (const auto reason =
           reason_not(*plan.tile, *launch.device, problem.m(), problem.n(), problem.k(), problem.out.dtype))
     throw Error(ErrorCode::kUnsupported, *reason);
+  if (plan.tile->weight_only != problem.weight_only())
+    bad_input("row {} does not take a weight in {} beside activations in {}", plan.kernel, name(problem.b.dtype),
+              name(problem.a.dtype));
   check_gpu(problem);
   if (launch.workspace_bytes < plan.workspace_bytes)
     bad_input("workspace of {} bytes, row {} needs {}", launch.workspace_bytes, plan.kernel, plan.workspace_bytes);

@@ -230,7 +230,8 @@ std::vector<ProofRow> rows_of(const DeviceInfo& device) {
     for (const Tile& tile : cuda::tiles()) {
       const bool is_fixed = std::find(fixed.begin(), fixed.end(), tile.name) != fixed.end();
       const Dtype out = tile.out == OutKind::kFloat ? Dtype::kF32 : Dtype::kBf16;
-      if (is_fixed != first || reason_not(tile, device, kAlignment, kAlignment, kAlignment, out)) continue;
+      if (!provable(tile) || is_fixed != first || reason_not(tile, device, kAlignment, kAlignment, kAlignment, out))
+        continue;
       rows.push_back({std::string(tile.name), tile.order, tile.out == OutKind::kFloat,
                       [&device, &tile](const GemmProblem& p, const Launch& launch) {
                         gemm(p, choose_named(device, tile.name, p.m(), p.n(), p.k(), p.out.dtype), launch);

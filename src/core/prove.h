@@ -9,6 +9,10 @@
 
 namespace samebits {
 
+/// Whether a proof covers the row: FP8 operands. Rows of 16-bit operands exist on Hopper alone, where the tests prove
+/// them.
+constexpr bool provable(const Tile& tile) { return spec(tile.order).operands == Operands::kFp8; }
+
 /// One problem in host memory. Strides may exceed K: the padding holds NaN codes, which nobody may read.
 struct ProofCase {
   std::string what;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cpu/chain.h"
+#include "cpu/half.h"
 #include "cpu/parallel.h"
 #include "cpu/wide.h"
 #include "numerics/reference.h"
@@ -18,6 +19,7 @@
 // After foreach_target.h:
 #include <hwy/aligned_allocator.h>
 
+#include "cpu/half-inl.h"
 #include "cpu/panel-inl.h"
 
 #if HWY_ONCE
@@ -25,6 +27,7 @@ namespace samebits::cpu {
 namespace {
 
 HWY_EXPORT(Backend);
+HWY_EXPORT(Half);
 
 PackedRows pack_rows(const GemmProblem& problem, const ChainBackend& backend, int64_t first, int64_t count,
                      int threads) {
@@ -52,21 +55,53 @@ PackedRows pack_rows(const GemmProblem& problem, const ChainBackend& backend, in
   return packed;
 }
 
-}  // namespace
+PackedHalf pack_half(const GemmProblem& problem, const HalfBackend&, int64_t first, int64_t count, int threads) {
+  const int64_t chunk = spec(problem.order).chunk;
+  const ConstView a = problem.a.slice_rows(first, count);
+  const uint32_t smallest = smallest_power(a.dtype);
+  PackedHalf packed{first, count, 2 * ((a.cols + chunk - 1) / chunk * chunk), {}, {}};
+  packed.elements.resize(static_cast<size_t>(count * packed.row_doubles));
+  packed.special.resize(static_cast<size_t>(count));
+  parallel_for(count, 8, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      double* row = packed.elements.data() + r * packed.row_doubles;
+      bool special = false;
+      for (int64_t k = 0; k < a.cols; ++k) {
+        const HalfElement x = half_element(load(a.dtype, a.at(r, k)), smallest);
+        double* step = row + k / chunk * 2 * chunk + k % chunk;
+        step[0] = x.value, step[chunk] = x.power;
+        special |= x.special;
+      }
+      packed.special[static_cast<size_t>(r)] = special;
+    }
+  });
+  return packed;
+}
 
-int64_t simd_targets() { return HWY_TARGETS; }
-
-void gemm(const GemmProblem& problem, int threads) {
-  if (!fits_lanes(spec(problem.order))) return wide_gemm(problem, threads);
-  const ChainBackend backend = HWY_DYNAMIC_DISPATCH(Backend)();
+// Blocks of packed rows against panels of channels; `pack` and `backend` are of one operand width.
+template <class Backend, class Pack>
+void run(const GemmProblem& problem, int threads, int64_t block_m, const Backend& backend, const Pack& pack) {
   const int64_t panels = (problem.n() + backend.lanes - 1) / backend.lanes;
-  for (int64_t first = 0; first < problem.m() && panels > 0; first += kBlockM) {
-    const PackedRows rows = pack_rows(problem, backend, first, std::min(kBlockM, problem.m() - first), threads);
+  for (int64_t first = 0; first < problem.m() && panels > 0; first += block_m) {
+    const auto rows = pack(problem, backend, first, std::min(block_m, problem.m() - first), threads);
     parallel_for(panels, 4, threads, [&](int64_t begin, int64_t end) {
       const auto scratch = hwy::AllocateAligned<uint8_t>(backend.scratch_bytes);
       for (int64_t p = begin; p < end; ++p) backend.run_panel(problem, rows, p * backend.lanes, scratch.get());
     });
   }
+}
+
+}  // namespace
+
+int64_t simd_targets() { return HWY_TARGETS; }
+
+void gemm(const GemmProblem& problem, int threads) {
+  if (spec(problem.order).operands == Operands::kHalf)
+    run(problem, threads, kHalfBlockM, HWY_DYNAMIC_DISPATCH(Half)(), pack_half);
+  else if (!fits_lanes(spec(problem.order)))
+    wide_gemm(problem, threads);
+  else
+    run(problem, threads, kBlockM, HWY_DYNAMIC_DISPATCH(Backend)(), pack_rows);
 }
 
 }  // namespace samebits::cpu

@@ -13,7 +13,7 @@
 
 #include "cpu/chain-inl.h"
 #include "cpu/chain.h"
-#include "cpu/convert-inl.h"
+#include "cpu/epilogue-inl.h"
 #include "numerics/formats.h"
 #include "numerics/reference.h"
 
@@ -131,18 +131,6 @@ struct Scratch {
   }
 };
 
-// The epilogue of one row of a panel. `acc` holds the accumulators of its `count` channels.
-HWY_INLINE void FinishRow(const GemmProblem& problem, int64_t row, int64_t first_channel, int64_t count,
-                          const Scratch& scratch, const float* acc) {
-  const DFloat d;
-  const VFloat t = hn::Mul(hn::Set(d, problem.scale_a.of_row(row)), hn::Load(d, acc));
-  const VFloat scale_b = hn::Load(d, scratch.scale);
-  const VFloat value = problem.bias ? FusedMulAdd(scale_b, t, hn::Load(d, scratch.bias)) : hn::Mul(scale_b, t);
-  const View& out = problem.out;
-  StoreCodes(Encode(out.dtype, value), static_cast<size_t>(count), size_of(out.dtype), out.at(row, first_channel),
-             out.col_stride);
-}
-
 void RunPanel(const GemmProblem& problem, const PackedRows& a, int64_t first_channel, void* memory) {
   const OrderSpec& order = spec(problem.order);
   const ChainConstants constants{order.align_bits, ~uint32_t{0} << (23 - order.result_bits),
@@ -152,12 +140,8 @@ void RunPanel(const GemmProblem& problem, const PackedRows& a, int64_t first_cha
   const ConstView b = problem.b.slice_rows(first_channel, count);
   const Scratch scratch(memory);
   for (float* start : {scratch.acc, scratch.total}) std::fill_n(start, a.count * lanes, 0.0f);
-  for (float* start : {scratch.scale, scratch.bias}) std::fill_n(start, lanes, 0.0f);
   std::fill_n(scratch.special, lanes, 0);
-  for (int64_t i = 0; i < count; ++i) {
-    scratch.scale[i] = problem.scale_b.of_row(first_channel + i);
-    if (problem.bias) scratch.bias[i] = load(problem.bias.dtype, problem.bias.at(0, first_channel + i));
-  }
+  LoadChannels(problem, first_channel, count, scratch.scale, scratch.bias);
 
   for (int64_t k0 = 0; k0 < k; k0 += kBlockK) {
     const int64_t steps = (std::min<int64_t>(kBlockK, k - k0) + order.chunk - 1) / order.chunk;
@@ -179,7 +163,7 @@ void RunPanel(const GemmProblem& problem, const PackedRows& a, int64_t first_cha
       if (a.special[static_cast<size_t>(r)] || scratch.special[i])
         acc[i] = reference_accumulate(order, problem.a, a.first + r, problem.b, first_channel + i);
     }
-    FinishRow(problem, a.first + r, first_channel, count, scratch, acc);
+    FinishRow(problem, a.first + r, first_channel, count, scratch.scale, scratch.bias, acc);
   }
 }
 

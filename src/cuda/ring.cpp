@@ -23,7 +23,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
     const double waves = static_cast<double>(ceil_div(tiles_x * g.tiles_y, slots));
     const double mma = 64.0 * s.blocks * s.cols / kMacs;
-    const double load = (static_cast<double>(rows) * s.blocks + static_cast<double>(cols)) / kBytesIn;
+    const double load = (static_cast<double>(rows) * s.blocks / s.ratio + static_cast<double>(cols)) / kBytesIn;
     const double cost = waves * (std::max(mma, load) * static_cast<double>(k_bytes) + kTileClocks);
     if (g.rows && cost >= best * 0.999) continue;
     best = cost;
@@ -34,7 +34,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
   const double along = std::sqrt(static_cast<double>(slots) * s.cols / (g.rows * s.blocks * s.cluster));
   g.group = std::clamp(static_cast<int>(std::lround(along)), 1, std::max(1, g.tiles_x));
-  g.x_bytes = s.chunks * s.blocks * g.rows * kChunkBytes;
+  g.x_bytes = s.chunks / s.ratio * s.blocks * g.rows * kChunkBytes;
   g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
   const int overrun = std::max(64 - g.rows, s.cols - g.y_bytes / (s.chunks * kChunkBytes)) * kChunkBytes;

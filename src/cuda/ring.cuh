@@ -23,6 +23,7 @@
 #include "cuda/launch.h"
 #include "cuda/ring_epilogue.cuh"
 #include "cuda/ring_walk.cuh"
+#include "cuda/ring_widen.cuh"
 #include "cuda/tensor_map.h"
 #include "cuda/tile.h"
 
@@ -33,10 +34,25 @@ enum RingSchedule { Ring1, Ring2, Ring3, RingTurns };
 constexpr int warpgroups(RingSchedule s) { return s == Ring1 ? 1 : s == Ring3 ? 3 : 2; }
 /// 64-row MMA blocks of each warpgroup in a tile of `tile_m` rows.
 constexpr int blocks_each(RingSchedule s, int tile_m) { return tile_m / 64 / (s == RingTurns ? 1 : warpgroups(s)); }
+enum class RingOperands { Straight, Swapped, WeightOnly };  // the operand words of the tables
+constexpr int token_bytes(Order order) { return spec(order).operands == Operands::kHalf ? 2 : 1; }
 
-/// kBlocks: 64-row MMA blocks of each warpgroup. kChunks: chunks of 128 bytes of K in a stage.
-template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
-struct Ring {
+/// What is fixed when a row is compiled, but for the element types. kBlocks: 64-row MMA blocks of each warpgroup.
+/// kChunks: chunks of 128 bytes of K, as tokens have them, in a stage.
+template <Order kTheOrder, RingSchedule kTheSchedule, int kTheBlocks, int kTheCols, int kTheChunks, int kTheCluster,
+          OutKind kTheOut>
+struct RingRow {
+  static constexpr Order kOrder = kTheOrder;
+  static constexpr RingSchedule kSchedule = kTheSchedule;
+  static constexpr int kBlocks = kTheBlocks, kCols = kTheCols, kChunks = kTheChunks, kCluster = kTheCluster;
+  static constexpr OutKind kOut = kTheOut;
+};
+
+/// A row's kernel for tokens of element type A and weights of B: the same, or float_e4m3_t beside 16 bits (weight-only:
+/// widened in registers, ring_widen.cuh).
+template <class Row, class A, class B>
+struct Ring : Row {
+  using Row::kBlocks, Row::kChunks, Row::kCluster, Row::kCols, Row::kOrder, Row::kSchedule;
   static constexpr int kWarpgroups = warpgroups(kSchedule);
   static constexpr bool kTurns = kSchedule == RingTurns;     // one's epilogue runs under the other's multiplications
   static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
@@ -44,10 +60,11 @@ struct Ring {
   static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
   static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
   static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
-  using E = cutlass::float_e4m3_t;
-  using Atom =
-      decltype(cute::SM90::GMMA::ss_op_selector<E, E, float, cute::Shape<cute::_64, cute::Int<kCols>, cute::_32>,
-                                                cute::GMMA::Major::K, cute::GMMA::Major::K>());
+  static constexpr int kRatio = sizeof(A) / sizeof(B);
+  static constexpr bool kWidens = kRatio > 1;
+  static_assert(!kWidens || (kChunks == 2 * kRatio && !kTurns), "two buffers of widened weights take turns");
+  static constexpr int kWeightChunks = kChunks / kRatio;
+  using Atom = typename RingAtom<A, B, kCols>::Type;
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
@@ -56,37 +73,37 @@ struct Ring {
                        kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
-  using Epilogue = RingEpilogue<kCols>;
+  using Epilogue = RingEpilogue<kCols, Row::kOut>;
   using Walk = RingWalk<kSharing * kBlocks, kCols, kCluster>;
   using Place = typename Walk::Place;
   static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
-  static constexpr RingShape kShape{kSharing * kBlocks, kCols,         kChunks,
-                                    kCluster,           kStagingBytes, kWarpgroups > 1 || kCols > 64};
+  static constexpr RingShape kShape{
+      kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   /// Two stages of whole blocks: what the row cannot do without.
   static constexpr int64_t kLeastShared =
-      1024 + kStaticBytes + kStagingBytes + 2 * kChunks * (64 * kShape.blocks + kCols) * kChunkBytes;
+      1024 + kStaticBytes + kStagingBytes + 2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes;
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
 
   static __device__ void produce(const RingParams& p, uint8_t* ring, Barrier* full, Empty* empty) {
     const int stage_bytes = p.g.x_bytes + p.g.y_bytes;
     const uint32_t tx = p.g.x_bytes + kChunks * p.g.box_cols * kCluster * kChunkBytes;
-    const int each = p.whole ? kChunks : 1;  // chunks of one load
+    const int each_x = p.whole_x ? kWeightChunks : 1, each_y = p.whole_y ? kChunks : 1;  // chunks of one load
     const auto load_x = [&](const Place& at, int stage) {
       full[stage].arrive_and_expect_tx(tx);
-      for (int c = 0; c < kChunks; c += each) {
-        const int k = at.step * kChunks + c;
+      for (int c = 0; c < kWeightChunks; c += each_x) {
+        const int k = at.step * kWeightChunks + c;
         cute::SM90_TMA_LOAD_3D::copy(&p.x, reinterpret_cast<uint64_t*>(&full[stage]), weight_hint(p),
-                                     ring + stage * stage_bytes + c * (p.g.x_bytes / kChunks),
-                                     p.whole ? 0 : k * kChunkBytes, at.x * p.g.rows, p.whole ? k : 0);
+                                     ring + stage * stage_bytes + c * (p.g.x_bytes / kWeightChunks),
+                                     p.whole_x ? 0 : k * kChunkBytes, at.x * p.g.rows, p.whole_x ? k : 0);
       }
     };
     const auto load_y = [&](const Place& at, int stage) {
-      for (int c = 0; c < kChunks; c += each) {
+      for (int c = 0; c < kChunks; c += each_y) {
         uint8_t* to = ring + stage * stage_bytes + p.g.x_bytes + c * (p.g.y_bytes / kChunks);
-        const int k = at.step * kChunks + c, byte = p.whole ? 0 : k * kChunkBytes, chunk = p.whole ? k : 0;
+        const int k = at.step * kChunks + c, byte = p.whole_y ? 0 : k * kChunkBytes, chunk = p.whole_y ? k : 0;
         if constexpr (kCluster == 1)
           cute::SM90_TMA_LOAD_3D::copy(&p.y, reinterpret_cast<uint64_t*>(&full[stage]), kKeep, to, byte, at.y, chunk);
         else
@@ -101,9 +118,11 @@ struct Ring {
       Place ahead = at;
       for (; filled < p.g.stages && !Walk::ended(p, ahead); ++filled, Walk::advance(p, ahead)) load_x(ahead, filled);
       for (int i = 0; i < p.prefetch && !Walk::ended(p, ahead); ++i, Walk::advance(p, ahead))  // the rest as far as L2
-        for (int c = 0; c < kChunks; c += each)
-          cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole ? 0 : (ahead.step * kChunks + c) * kChunkBytes,
-                                                 ahead.x * p.g.rows, p.whole ? ahead.step * kChunks + c : 0);
+        for (int c = 0; c < kWeightChunks; c += each_x) {
+          const int k = ahead.step * kWeightChunks + c;
+          cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole_x ? 0 : k * kChunkBytes, ahead.x * p.g.rows,
+                                                 p.whole_x ? k : 0);
+        }
     }
     cutlass::arch::wait_on_dependent_grids();
     cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
@@ -127,7 +146,8 @@ struct Ring {
   template <size_t... kI>
   static __device__ void multiply(float (&d)[kAcc], uint64_t x, uint64_t y, bool accumulate,
                                   std::index_sequence<kI...>) {
-    Atom::fma(x, y, d[kI]..., accumulate ? cute::GMMA::ScaleOut::One : cute::GMMA::ScaleOut::Zero);
+    if constexpr (!kWidens)
+      Atom::fma(x, y, d[kI]..., accumulate ? cute::GMMA::ScaleOut::One : cute::GMMA::ScaleOut::Zero);
   }
   static __device__ void fence(float (&d)[kBlocks][kAcc]) {
 #pragma unroll
@@ -164,6 +184,20 @@ struct Ring {
         for (int b = 0; b < kBlocks; ++b)
           multiply(d[b], descriptor(x + b * block + 2 * kk), descriptor(y + 2 * kk), kk > 0 || !first,
                    std::make_index_sequence<kAcc>{});
+      cute::warpgroup_commit_batch();
+      fence(d);
+    };
+    Widened<A> widened[kWidens ? 2 : 1][kBlocks];
+    // One chunk of weights, already in registers, against the kRatio chunks of tokens that lie from `y` on.
+    const auto issue_widened = [&](float(&d)[kBlocks][kAcc], const Widened<A>(&x)[kBlocks], uint32_t y, bool first) {
+      fence(d);
+      cute::warpgroup_arrive();
+#pragma unroll
+      for (int kk = 0; kk < Widened<A>::kSteps; ++kk)
+#pragma unroll
+        for (int b = 0; b < kBlocks; ++b)
+          if constexpr (kWidens)
+            x[b].template multiply<Atom>(d[b], kk, descriptor(y + kk / 4 * y_chunk16 + kk % 4 * 2), kk > 0 || !first);
       cute::warpgroup_commit_batch();
       fence(d);
     };
@@ -232,19 +266,33 @@ struct Ring {
       } else {
         for (int step = 0; step < p.steps; ++step) {
           full[at.stage].wait(at.phase);
+          if constexpr (kWidens) {
+            const uint8_t* const stage = ring + at.stage * (p.g.x_bytes + p.g.y_bytes);
 #pragma unroll
-          for (int c = 0; c < kChunks; ++c) {
-            issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
-            if constexpr (kPromoted) {
-              cute::warpgroup_wait<0>();
-              if (c == kChunks - 1) release(at.stage);
-              add(acc[0]);
+            for (int c = 0; c < kWeightChunks; ++c) {
+              cute::warpgroup_wait<1>();  // the buffer's last multiplications are done
+              if (c == 1 && previous >= 0) release(previous);
+              const uint8_t* const block = stage + (c * kShape.blocks + share * kBlocks) * p.g.rows * kChunkBytes;
+#pragma unroll
+              for (int b = 0; b < kBlocks; ++b) widened[c][b].load(block + b * p.g.rows * kChunkBytes);
+              const uint32_t y = ring16 + at.stage * stage16 + x16 + c * kRatio * y_chunk16;
+              issue_widened(acc[0], widened[c], y, step == 0 && c == 0);
             }
-          }
-          if constexpr (!kPromoted) {
-            cute::warpgroup_wait<kChunks>();  // the stage before this one is read
-            fence(acc[0]);
-            if (previous >= 0) release(previous);
+          } else {
+#pragma unroll
+            for (int c = 0; c < kChunks; ++c) {
+              issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
+              if constexpr (kPromoted) {
+                cute::warpgroup_wait<0>();
+                if (c == kChunks - 1) release(at.stage);
+                add(acc[0]);
+              }
+            }
+            if constexpr (!kPromoted) {
+              cute::warpgroup_wait<kChunks>();  // the stage before this one is read
+              fence(acc[0]);
+              if (previous >= 0) release(previous);
+            }
           }
           step_done(step);
         }
@@ -283,12 +331,15 @@ struct Ring {
     uint8_t* const staging = ring + p.g.shared_memory - 1024 - kStagingBytes;
     auto* const full = reinterpret_cast<Barrier*>(barriers);
     auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < p.g.stages; ++i) {
-        full[i].init(1);
-        empty[i].init(kSharing * 4 * kCluster);
+    if (threadIdx.x < kMaxStages) {
+      if (threadIdx.x < p.g.stages) {
+        full[threadIdx.x].init(1);
+        empty[threadIdx.x].init(kSharing * 4 * kCluster);
       }
       cutlass::arch::fence_barrier_init();
+    } else if (threadIdx.x == kWarpgroups * 128) {
+      cute::prefetch_tma_descriptor(&p.x);
+      cute::prefetch_tma_descriptor(&p.y);
     }
     if constexpr (kCluster > 1) {
       cute::cluster_arrive_relaxed();
@@ -311,7 +362,6 @@ struct Ring {
   }
 
   static void launch(const GemmProblem& problem, const Launch& launch);
-  static const TileKernel kKernel;
 };
 
 template <class R>
@@ -319,13 +369,15 @@ __global__ void __launch_bounds__(R::kThreads, 1) ring_kernel(const __grid_const
   R::run(p);
 }
 
-template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
-void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const GemmProblem& q, const Launch& launch) {
+template <class Row, class A, class B>
+void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   RingParams p{};
-  p.g = ring_geometry(kShape, q.m(), q.n(), q.k(), launch.device->sms, launch.device->shared_memory);
-  p.x = tensor_map("b", q.b, kChunkBytes, kChunks, p.g.rows * kShape.blocks);
+  const int64_t k_bytes = q.k() * static_cast<int64_t>(sizeof(A));
+  p.g = ring_geometry(kShape, q.m(), q.n(), k_bytes, launch.device->sms, launch.device->shared_memory);
+  p.x = tensor_map("b", q.b, kChunkBytes, kWeightChunks, p.g.rows * kShape.blocks);
   p.y = tensor_map("a", q.a, kChunkBytes, kChunks, p.g.box_cols);
-  p.whole = whole_chunks(q.a, kChunkBytes);
+  p.whole_x = whole_chunks(q.b, kChunkBytes);
+  p.whole_y = whole_chunks(q.a, kChunkBytes);
   p.scale_x = q.scale_b.data;
   p.scale_y = q.scale_a.data;
   p.bias = q.bias.data;
@@ -333,7 +385,7 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   p.out_stride = q.out.row_stride;
   p.m = static_cast<int>(q.m());
   p.n = static_cast<int>(q.n());
-  p.steps = static_cast<int>(ceil_div(q.k(), kChunks * kChunkBytes));
+  p.steps = static_cast<int>(ceil_div(k_bytes, kChunks * kChunkBytes));
   // Note: L2 keeps the next weight beside what this kernel uses, as long as it is no more than half of it.
   p.prefetch = static_cast<int>(kPrefetchBytes / (static_cast<int64_t>(p.g.clusters) * kCluster * p.g.x_bytes));
   p.per_channel = !q.scale_b.is_per_tensor();
@@ -351,19 +403,34 @@ void Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::launch(const Ge
   launch_kernel("ring_kernel", &ring_kernel<Ring>, grid, launch, p);
 }
 
-template <Order kOrder, RingSchedule kSchedule, int kBlocks, int kCols, int kChunks, int kCluster>
-const TileKernel Ring<kOrder, kSchedule, kBlocks, kCols, kChunks, kCluster>::kKernel{kLeastShared, &Ring::launch};
+/// What a row launches: a 16-bit Order's kernel by the dtype of the tokens.
+template <class Row, bool kWeightOnly>
+TileKernel ring_kernels() {
+  using cutlass::float_e4m3_t, cutlass::bfloat16_t, cutlass::half_t;
+  if constexpr (spec(Row::kOrder).operands == Operands::kFp8) {
+    using Kernel = Ring<Row, float_e4m3_t, float_e4m3_t>;
+    return {Kernel::kLeastShared, &Kernel::launch};
+  } else {
+    using Bf16 = Ring<Row, bfloat16_t, cute::conditional_t<kWeightOnly, float_e4m3_t, bfloat16_t>>;
+    using Fp16 = Ring<Row, half_t, cute::conditional_t<kWeightOnly, float_e4m3_t, half_t>>;
+    return {Bf16::kLeastShared, [](const GemmProblem& problem, const Launch& launch) {
+              problem.a.dtype == Dtype::kBf16 ? Bf16::launch(problem, launch) : Fp16::launch(problem, launch);
+            }};
+  }
+}
 
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)      \
-  namespace samebits::cuda::sm90 {                                                                                    \
-  static_assert(cluster_n == 1 && OutKind::k##out == OutKind::kHalf && #operands[0] == 'S' && #operands[1] == 'w',    \
-                "a Ring row swaps operands and writes 16 bits");                                                      \
-  static_assert(tile_m % (64 * (schedule == RingTurns ? 1 : warpgroups(schedule))) == 0 && tile_k % kChunkBytes == 0, \
-                "whole MMA blocks for each warpgroup, whole chunks of K");                                            \
-  extern const TileKernel kernel_##name;                                                                              \
-  const TileKernel kernel_##name = Ring<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,             \
-                                        tile_k / kChunkBytes, cluster_m>::kKernel;                                    \
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
+  namespace samebits::cuda::sm90 {                                                                               \
+  static_assert(cluster_n == 1 && RingOperands::operands >= RingOperands::Swapped, "a Ring row swaps operands"); \
+  static_assert(tile_m % (64 * (schedule == RingTurns ? 1 : warpgroups(schedule))) == 0 &&                       \
+                    tile_k * token_bytes(Order::k##order) % kChunkBytes == 0,                                    \
+                "whole MMA blocks for each warpgroup, whole chunks of K");                                       \
+  extern const TileKernel kernel_##name;                                                                         \
+  const TileKernel kernel_##name =                                                                               \
+      ring_kernels<RingRow<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,                     \
+                           tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, OutKind::k##out>,     \
+                   RingOperands::operands == RingOperands::WeightOnly>();                                        \
   }

@@ -22,6 +22,7 @@ struct RingShape {
   int cluster;    ///< thread blocks that share a token tile, each with weight rows of its own
   int staging;    ///< bytes of shared memory for the epilogue
   bool whole_sm;  ///< stages may fill the SM; else half of it, so that the next kernel can start beside this one
+  int ratio = 1;  ///< bytes of a token element over those of a weight element; chunks count the tokens' bytes
 };
 
 /// What a launch adds: which rows and columns a thread block loads, and in which order tiles run.
@@ -37,7 +38,7 @@ struct RingGeometry {
   int shared_memory;     ///< dynamic shared memory of a thread block
 };
 
-/// The geometry of one launch. Pure. `k_bytes`: bytes of K in a row.
+/// The geometry of one launch. Pure. `k_bytes`: bytes of K in a token row.
 RingGeometry ring_geometry(const RingShape& shape, int64_t m, int64_t n, int64_t k_bytes, int sms,
                            int64_t shared_memory);
 

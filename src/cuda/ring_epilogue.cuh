@@ -9,10 +9,11 @@
 #include <cute/arch/copy_sm90.hpp>
 
 #include "cuda/ring_walk.cuh"
+#include "cuda/tile.h"
 
 namespace samebits::cuda {
 
-template <int kCols>
+template <int kCols, OutKind kOut>
 struct RingEpilogue {
   // Token columns that are staged at once.
   static constexpr int kPass = kCols <= 64 ? kCols : kCols % 64 == 0 ? 64 : 48;
@@ -32,7 +33,7 @@ struct RingEpilogue {
 #pragma unroll
     for (int i = 0; i < kScales; ++i) {
       const int token = first + threadIdx.x % 128 + 128 * i;
-      t.scale[i] = token < p.m ? p.scale_y[p.per_token ? token : 0] : 0.0f;
+      t.scale[i] = token >= p.m ? 0.0f : p.scale_y ? p.scale_y[p.per_token ? token : 0] : 1.0f;
     }
     return t;
   }
@@ -53,13 +54,14 @@ struct RingEpilogue {
     for (int i = 0; i < 2; ++i) {
       const int channel = x + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
       if (channel >= p.n) continue;
-      c.scale[i] = p.scale_x[p.per_channel ? channel : 0];
+      c.scale[i] = p.scale_x ? p.scale_x[p.per_channel ? channel : 0] : 1.0f;
       if (p.bias) c.bias[i] = widen(p, channel);
     }
     return c;
   }
 
   static __device__ float widen(const RingParams& p, int channel) {
+    if constexpr (kOut == OutKind::kFloat) return static_cast<const float*>(p.bias)[channel];
     const auto bits = static_cast<const uint16_t*>(p.bias)[channel];
     return p.fp16 ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
   }
@@ -82,6 +84,18 @@ struct RingEpilogue {
       const float t = __fmul_rn(scale_a, value);
       return p.bias ? __fmaf_rn(channels.scale[i], t, channels.bias[i]) : __fmul_rn(channels.scale[i], t);
     };
+    if constexpr (kOut == OutKind::kFloat) {  // eight lanes write the 32 bytes of a sector
+      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);
+      const int channel = warp * 16 + lane / 4;
+#pragma unroll
+      for (int i = 0; i < kCols / 2; ++i) {
+        const int column = i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2, row = channel + 8 * half;
+        if (y + column < p.m && row < p.g.rows && x + row < p.n)
+          static_cast<float*>(p.out)[(y + column) * p.out_stride + x + row] = finish(half, scales[column], d[i]);
+      }
+      cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // before the next tile's scales
+      return;
+    }
     const int chunk = warp * 2 + lane / 8 % 2;  // which 8 channels this lane's address is for
 #pragma unroll
     for (int pass = 0; pass < kCols / kPass; ++pass) {

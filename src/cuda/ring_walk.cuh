@@ -14,7 +14,7 @@ struct RingParams {
   void* out;
   int64_t out_stride;
   int m, n, steps, prefetch;
-  bool per_channel, per_token, fp16, early_weight, whole, stream_out;
+  bool per_channel, per_token, fp16, early_weight, whole_x, whole_y, stream_out;
   RingGeometry g;
 };
 

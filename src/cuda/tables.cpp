@@ -9,7 +9,8 @@ namespace samebits::cuda {
 
 namespace {
 
-constexpr bool Straight = false, Swapped = true;  // the operand words of the tables
+// The operand words of the tables: which operand is the MMA's first, and whether the weight is FP8 beside 16 bits.
+enum Word { Straight, Swapped, WeightOnly };
 
 struct NamedCost {
   std::string_view tile;

@@ -39,7 +39,12 @@ struct Tile {
   OutKind out;
   const TileKernel* kernel;
   Cost cost = {};
+  bool weight_only = false;  ///< takes `b` in e4m3 beside a 16-bit `a`; without it `b` has a's dtype
 };
+
+/// Bytes of an element of `a` and of `b` for a row.
+constexpr int a_bytes(const Tile& tile) { return spec(tile.order).operands == Operands::kHalf ? 2 : 1; }
+constexpr int b_bytes(const Tile& tile) { return tile.weight_only ? 1 : a_bytes(tile); }
 
 /// The SHAPE lines of the tables were measured on H100 SXM and H200: on this many SMs, and with memory below or from
 /// this bandwidth on (10^9 bytes a second). They hold for no other SM count.

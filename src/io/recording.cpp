@@ -29,8 +29,13 @@ class CallReader {
   RecordedCall read() {
     RecordedCall call;
     call.order = order();
-    call.a = matrix("a", {Dtype::kE4m3, Dtype::kE5m2});
-    call.b = matrix("b", {Dtype::kE4m3, Dtype::kE5m2});
+    if (spec(call.order).operands == Operands::kHalf) {
+      call.a = matrix("a", {Dtype::kBf16, Dtype::kF16});
+      call.b = matrix("b", {call.a.dtype, Dtype::kE4m3});
+    } else {
+      call.a = matrix("a", {Dtype::kE4m3, Dtype::kE5m2});
+      call.b = matrix("b", {Dtype::kE4m3, Dtype::kE5m2});
+    }
     if (version_ == 1 && (call.a.dtype != Dtype::kE4m3 || call.b.dtype != Dtype::kE4m3))
       bad_file(file_.path(), "{}a and b: version 1 has F8_E4M3 operands", prefix_);
     if (call.a.cols != call.b.cols || call.a.cols == 0)

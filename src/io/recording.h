@@ -13,8 +13,8 @@ namespace samebits {
 /// One call: what went in and what came out. Views into the Recording's file, or into the writer's memory.
 struct RecordedCall {
   Order order = Order::kHopperFast;
-  ConstView a;     ///< [M,K] e4m3 or e5m2
-  ConstView b;     ///< [N,K] e4m3 or e5m2
+  ConstView a;     ///< [M,K] e4m3 or e5m2; bf16 or fp16 for a 16-bit Order
+  ConstView b;     ///< [N,K] e4m3 or e5m2; for a 16-bit Order as `a`, or e4m3
   Scales scale_a;  ///< one value or M
   Scales scale_b;  ///< one value or N
   ConstView bias;  ///< [1,N] bf16, fp16 or fp32, or empty

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 
@@ -20,19 +21,19 @@ struct Operand {
   float value;
 };
 
-constexpr Operand unpack(const Format& format, uint8_t code) {
+constexpr Operand unpack(const Format& format, uint32_t code) {
   const int f = format.fraction_bits;
-  const int exponent = (code >> f) & ((1 << format.exponent_bits) - 1);
-  const int fraction = code & ((1 << f) - 1);
+  const int exponent = static_cast<int>(code >> f) & ((1 << format.exponent_bits) - 1);
+  const int fraction = static_cast<int>(code) & ((1 << f) - 1);
   const float value = decode(format, code);
   const uint32_t magnitude = std::bit_cast<uint32_t>(value) & 0x7fffffff;
-  return {code >> 7 ? -1 : 1, exponent ? fraction + (1 << f) : fraction, (exponent ? exponent : 1) - format.bias,
-          magnitude >= 0x7f800000, value};
+  return {code >> (format.exponent_bits + f) ? -1 : 1, exponent ? fraction + (1 << f) : fraction,
+          (exponent ? exponent : 1) - format.bias, magnitude >= 0x7f800000, value};
 }
 
 /// acc + sum of a[i] * b[i] over one chunk, as the unit computes it. `a` and `b` hold `count` <= spec.chunk codes; the
 /// missing ones count as zero. Formula: docs/contract.md, "One step".
-inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const uint8_t* a, const uint8_t* b,
+inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const uint16_t* a, const uint16_t* b,
                       int count, float acc) {
   constexpr int kMaxChunk = 32;
   const Format& fa = format_of(a_dtype);
@@ -63,11 +64,12 @@ inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const
   if (plus_infinity && minus_infinity) return nan;
   if (plus_infinity || minus_infinity) return std::bit_cast<float>(plus_infinity ? 0x7f800000u : 0xff800000u);
 
-  const int acc_exponent = static_cast<int>((acc_bits >> 23) & 255) - 127;
-  const int64_t acc_significand =
-      acc_exponent == -127 ? 0 : 0x800000 | (acc_bits & 0x7fffff);  // never subnormal: E >= -41
+  // As for an operand, an acc that is subnormal counts with the smallest exponent.
+  const int acc_field = static_cast<int>((acc_bits >> 23) & 255), acc_exponent = std::max(acc_field, 1) - 127;
+  const int64_t acc_significand = (acc_field ? 0x800000 : 0) | (acc_bits & 0x7fffff);
   if (acc_significand) see(acc_exponent);
   if (!any) return 0.0f;
+  largest = std::max(largest, spec.least_exponent);
 
   // Every term as a whole number of 2^(largest - align_bits), truncated toward zero.
   const auto shift = [](int64_t magnitude, int left) {
@@ -80,16 +82,17 @@ inline float mma_step(const OrderSpec& spec, Dtype a_dtype, Dtype b_dtype, const
   const int64_t acc_term = shift(acc_significand, spec.align_bits - 23 - (largest - acc_exponent));
   sum += acc_bits >> 31 ? -acc_term : acc_term;
 
-  // Truncate to result_bits below the leading bit.
+  // Truncate to result_bits below the leading bit, and to what FP32 holds: a multiple of 2^-149.
   if (sum == 0) return 0.0f;
   uint64_t magnitude = static_cast<uint64_t>(std::llabs(sum));
+  const int unit = largest - spec.align_bits;  // the sum counts 2^unit
   const int lead = 63 - std::countl_zero(magnitude);
-  if (lead > spec.result_bits) magnitude = magnitude >> (lead - spec.result_bits) << (lead - spec.result_bits);
-  // At most result_bits + 1 significant bits at an FP32-normal exponent: exact.
-  const uint32_t fraction =
-      static_cast<uint32_t>(lead > 23 ? magnitude >> (lead - 23) : magnitude << (23 - lead)) & 0x7fffff;
-  const uint32_t exponent = static_cast<uint32_t>(lead + largest - spec.align_bits + 127);
-  return std::bit_cast<float>((sum < 0 ? 0x80000000u : 0u) | (exponent << 23) | fraction);
+  const int drop = std::max(lead - spec.result_bits, -149 - unit);
+  if (drop > 0) magnitude = drop > lead ? 0 : magnitude >> drop << drop;
+  if (magnitude == 0) return 0.0f;
+  const double value = std::ldexp(static_cast<double>(magnitude), unit);  // exact: at most 24 significant bits
+  const float result = lead + unit > 127 ? std::bit_cast<float>(0x7f800000u) : static_cast<float>(value);
+  return sum < 0 ? -result : result;
 }
 
 }  // namespace samebits

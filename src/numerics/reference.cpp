@@ -11,19 +11,30 @@
 #include "numerics/mma.h"
 
 namespace samebits {
+namespace {
+
+// The code of an element narrower than FP32; an e4m3 element is widened to `as` where that is bf16 or fp16: exact.
+uint16_t code_at(const ConstView& v, int64_t row, int64_t col, Dtype as) {
+  const void* p = v.at(row, col);
+  if (v.dtype != as) return static_cast<uint16_t>(encode(format_of(as), load(v.dtype, p)));
+  return size_of(v.dtype) == 1 ? *static_cast<const uint8_t*>(p) : *static_cast<const uint16_t*>(p);
+}
+
+}  // namespace
 
 float reference_accumulate(const OrderSpec& spec, const ConstView& a, int64_t row, const ConstView& b,
                            int64_t channel) {
   const int64_t k = a.cols;
+  const Dtype b_dtype = spec.operands == Operands::kHalf ? a.dtype : b.dtype;
   float total = 0.0f, chain = 0.0f;
-  uint8_t x[32], y[32];
+  uint16_t x[32], y[32];
   for (int64_t k0 = 0; k0 < k; k0 += spec.chunk) {
     const int count = static_cast<int>(std::min<int64_t>(spec.chunk, k - k0));
     for (int i = 0; i < count; ++i) {
-      x[i] = *static_cast<const uint8_t*>(a.at(row, k0 + i));
-      y[i] = *static_cast<const uint8_t*>(b.at(channel, k0 + i));
+      x[i] = code_at(a, row, k0 + i, a.dtype);
+      y[i] = code_at(b, channel, k0 + i, b_dtype);
     }
-    chain = mma_step(spec, a.dtype, b.dtype, x, y, count, chain);
+    chain = mma_step(spec, a.dtype, b_dtype, x, y, count, chain);
     const bool last = k0 + spec.chunk >= k;
     if (spec.promote_every && ((k0 + spec.chunk) % spec.promote_every == 0 || last)) {
       total += chain;

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/overlap.h"
 #include "cuda/cuda.h"
 #include "samebits/prove.h"
 #include "samebits/quantize.h"
@@ -127,7 +128,7 @@ void run(const GemmProblem& problem, const Place& place, const Tensor& like, Ove
   Launch launch = place.launch();
   launch.overlap = overlap;
   const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype,
-                           rules_for(*launch.device));
+                           rules_for(*launch.device), problem.weight_only());
   std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel
   if (plan.workspace_bytes > 0) {
     workspace = empty(like, {plan.workspace_bytes}, ScalarType::Byte);
@@ -135,6 +136,15 @@ void run(const GemmProblem& problem, const Place& place, const Tensor& like, Ove
     launch.workspace_bytes = plan.workspace_bytes;
   }
   gemm(problem, plan, launch);
+}
+
+void add_bias(GemmProblem& p, const Place& place, const std::optional<Tensor>& bias) {
+  if (!bias) return;
+  place.check("bias", *bias);
+  if (bias->numel() != p.n() || bias->dim() < 1 || bias->size(-1) != p.n())
+    bad_input("bias has shape {}; it must be [{}]", shape_of(*bias), p.n());
+  p.bias = ConstView(bias->data_ptr(), dtype_of("bias", bias->scalar_type()), 1, p.n(), p.n(),
+                     p.n() == 1 ? 1 : bias->stride(-1));
 }
 
 GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, const Tensor& scale_a,
@@ -148,23 +158,37 @@ GemmProblem problem_of(const Place& place, const Tensor& a, const Tensor& b, con
   place.check("b", b);
   place.check("scale_a", scale_a);
   place.check("scale_b", scale_b);
-  if (!bias) return p;
-  place.check("bias", *bias);
-  if (bias->numel() != p.n() || bias->dim() < 1 || bias->size(-1) != p.n())
-    bad_input("bias has shape {}; it must be [{}]", shape_of(*bias), p.n());
-  p.bias = ConstView(bias->data_ptr(), dtype_of("bias", bias->scalar_type()), 1, p.n(), p.n(),
-                     p.n() == 1 ? 1 : bias->stride(-1));
+  add_bias(p, place, bias);
   return p;
 }
 
 Tensor scaled_mm(const Tensor& a, const Tensor& b, const Tensor& scale_a, const Tensor& scale_b,
-                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, bool weight_ready) {
+                 std::optional<Tensor> bias, ScalarType out_dtype, std::string order, std::string overlap) {
   const Place place(a);
   GemmProblem p = problem_of(place, a, b, scale_a, scale_b, bias);
   p.order = parse_order(order);
   Tensor out = empty(a, {p.m(), p.n()}, out_dtype);
   p.out = view_of("out", out);
-  run(p, place, a, weight_ready ? Overlap::kWeight : Overlap::kLaunch);
+  run(p, place, a, parse_overlap(overlap));
+  return out;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
+              std::optional<ScalarType> out_dtype, std::string order, std::string overlap) {
+  const Place place(x);
+  GemmProblem p;
+  p.order = parse_order(order);
+  p.a = view_of("x", x);
+  p.b = view_of("weight", weight);
+  if (p.a.cols != p.b.cols) bad_input("x is {} and weight is {}: their K differs", shape_of(x), shape_of(weight));
+  Tensor out = empty(x, {p.m(), p.n()}, out_dtype.value_or(x.scalar_type()));
+  p.out = view_of("out", out);
+  if (p.m() > 0 && p.n() > 0) {
+    place.check("weight", weight);
+    if (scale) place.check("scale", *scale), p.scale_b = scales_of("scale", *scale, p.n());
+    add_bias(p, place, bias);
+  }
+  run(p, place, x, parse_overlap(overlap));
   return out;
 }
 
@@ -262,9 +286,11 @@ Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype)
   return out;
 }
 
-std::string kernel(int64_t device, std::string order, int64_t m, int64_t n, int64_t k, ScalarType out_dtype) {
+std::string kernel(int64_t device, std::string order, int64_t m, int64_t n, int64_t k, ScalarType out_dtype,
+                   bool weight_only) {
   const DeviceInfo& info = device < 0 ? cpu_device() : cuda_device(device);
-  return std::string(choose(info, parse_order(order), m, n, k, dtype_of("out", out_dtype), rules_for(info)).kernel);
+  const Dtype out = dtype_of("out", out_dtype);
+  return std::string(choose(info, parse_order(order), m, n, k, out, rules_for(info), weight_only).kernel);
 }
 
 }  // namespace
@@ -295,7 +321,10 @@ void Place::check(const char* what, const Tensor& other) const {
 STABLE_TORCH_LIBRARY(samebits, m) {
   m.def(
       "scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
-      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", bool weight_ready=False) -> Tensor");
+      "ScalarType out_dtype=bfloat16, str order=\"hopper-fast\", str overlap=\"launch\") -> Tensor");
+  m.def(
+      "linear(Tensor x, Tensor weight, Tensor? bias=None, Tensor? scale=None, ScalarType? out_dtype=None, "
+      "str order=\"hopper-bf16\", str overlap=\"launch\") -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
   m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
   m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
@@ -303,7 +332,7 @@ STABLE_TORCH_LIBRARY(samebits, m) {
   m.def("quantize_static_padded(Tensor x, Tensor scale, int columns) -> Tensor");
   m.def("quantize_weight(Tensor w, bool per_channel=True) -> (Tensor q, Tensor scale)");
   m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
-  m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype) -> str");
+  m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype, bool weight_only=False) -> str");
   m.def("load_rules(str path, bool check) -> str");
   m.def("load_certificate(str path, bool check) -> str");
 }
@@ -312,6 +341,7 @@ STABLE_TORCH_LIBRARY(samebits, m) {
   STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                      \
     namespace ops = samebits::torch_ops;                                             \
     m.impl("scaled_mm", TORCH_BOX(&ops::scaled_mm));                                 \
+    m.impl("linear", TORCH_BOX(&ops::linear));                                       \
     m.impl("cutlass_scaled_mm", TORCH_BOX(&ops::cutlass_scaled_mm));                 \
     m.impl("quantize_per_token", TORCH_BOX(&ops::quantize_per_token_op));            \
     m.impl("quantize_per_token_padded", TORCH_BOX(&ops::quantize_per_token_padded)); \

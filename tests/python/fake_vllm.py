@@ -102,6 +102,26 @@ class CutlassFP8ScaledMMLinearKernel(FP8ScaledMMLinearKernel):
     def padded_weight_loader(param, loaded): param.data[: len(loaded)].copy_(loaded)
 """,
     "model_executor/layers/__init__": "",
+    "model_executor/layers/batch_invariant": """
+CALLS = []
+OVERRIDES = {}
+def linear_batch_invariant(input, weight, bias=None):
+    CALLS.append(tuple(weight.shape))
+    output = input @ weight.t()
+    return output if bias is None else output + bias
+def enable_batch_invariant_mode():  # what vLLM does on compute capability 8.x
+    OVERRIDES["aten::linear"] = linear_batch_invariant
+""",
+    "model_executor/layers/linear": """
+from vllm.model_executor.layers.batch_invariant import linear_batch_invariant
+class UnquantizedLinearMethod:
+    def apply(self, layer, x, bias=None): return linear_batch_invariant(x, layer.weight, bias)
+""",
+    "model_executor/layers/vocab_parallel_embedding": """
+from vllm.model_executor.layers.batch_invariant import linear_batch_invariant
+class UnquantizedEmbeddingMethod:
+    def apply(self, layer, x, bias=None): return linear_batch_invariant(x, layer.weight, bias)
+""",
     "model_executor/layers/quantization/__init__": "",
     "model_executor/layers/quantization/utils/__init__": "",
     "model_executor/layers/quantization/utils/quant_utils": """
@@ -122,20 +142,31 @@ kFp8Static128BlockSym = QuantKey(ScaleDesc(True, GroupShape(128, 128)))
 """,
 }
 
-# What bench/vllm_latency.py and bench/vllm_tokens.py start: the command line and LLM.generate, whose logprobs are a
-# function of the prompt and, without batch invariance, of the batch. FAKE_DISTURB names an arm and what is wrong in it.
+# What bench/vllm_engine.py starts: LLM.generate, whose logprobs are a function of the prompt and, without batch
+# invariance, of the batch. FAKE_DISTURB names an arm and what is wrong in it.
 BENCH = {
     "__init__": """
-import os
+import json, os, pathlib
 from types import SimpleNamespace
 ARM = "samebits" if os.environ["VLLM_PLUGINS"] else "vllm" if os.environ["VLLM_BATCH_INVARIANT"] == "1" else "default"
 if ARM == "vllm" and "Cutlass" in os.environ.get("VLLM_DISABLED_KERNELS", ""): ARM = "fallback"
 KERNEL = {"samebits": "Samebits", "vllm": "Cutlass"}.get(ARM, "Marlin") + "FP8ScaledMMLinearKernel"
-print(f"Selected {os.environ.get('FAKE_KERNEL', KERNEL)} for Fp8LinearMethod")
 def disturbed(what): return os.environ.get("FAKE_DISTURB") == f"{ARM}-{what}"
 SamplingParams = SimpleNamespace
 class LLM:
-    def __init__(self, **_): pass
+    @classmethod
+    def from_engine_args(cls, args):
+        if disturbed("start"): raise SystemExit("out of memory")
+        print(f"Selected {os.environ.get('FAKE_KERNEL', KERNEL)} for Fp8LinearMethod {args}", flush=True)
+        llm = cls()
+        llm.traces = pathlib.Path(dict(zip(args, args[1:])).get("--profiler-config.torch_profiler_dir", "/nowhere"))
+        return llm
+    def start_profile(self): pass
+    def stop_profile(self):
+        self.traces.mkdir(exist_ok=True)
+        kernel = {"cat": "kernel", "name": f"{ARM}_attention", "dur": 250.0}
+        text = json.dumps({"traceEvents": [kernel, kernel, {"cat": "cpu_op", "name": "x", "dur": 9}]})
+        (self.traces / f"{ARM}.pt.trace.json").write_text(text)
     def get_tokenizer(self): return SimpleNamespace(vocab_size=1000)
     def generate(self, prompts, params, use_tqdm):
         depends = ARM == "default" and not disturbed("invariant") or disturbed("batch")
@@ -146,14 +177,15 @@ class LLM:
         return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[token], logprobs=[step])])
 """,
     "inputs": "TokensPrompt = dict",
-    "entrypoints/__init__": "",
-    "entrypoints/cli/__init__": "",
-    "entrypoints/cli/main": """
-import json, sys
-print(sys.argv)
-option = lambda name: sys.argv[sys.argv.index(name) + 1]
-batch, iterations = int(option("--batch-size")), int(option("--num-iters"))
-with open(option("--output-json"), "w") as file:
-    json.dump({"percentiles": {"50": batch / 100}, "latencies": [batch / 100] * iterations}, file)
+    "engine/__init__": "",
+    "engine/arg_utils": """
+class EngineArgs:
+    add_cli_args = from_cli_args = staticmethod(lambda x: x)
+""",
+    "utils/__init__": "",
+    "utils/argparse_utils": """
+class FlexibleArgumentParser:
+    def set_defaults(self, **defaults): self.defaults = defaults
+    def parse_args(self, arguments): return [*arguments, str(self.defaults)]
 """,
 }

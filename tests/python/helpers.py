@@ -32,6 +32,15 @@ def _devices() -> tuple[list[str], str | None]:
 DEVICES, UNUSABLE_GPU = _devices()
 
 
+def half_rows(device: torch.device | str, weight_only: bool = False) -> bool:
+    """Whether 16-bit operands run there, or 16-bit activations with an FP8 weight. On the CPU always."""
+    try:
+        samebits.kernel(device, samebits.HALF_ORDERS[0], 1, 16, 16, weight_only=weight_only)
+    except RuntimeError:
+        return False
+    return True
+
+
 def bits(t: Tensor) -> Tensor:
     """The same memory as integers, on the CPU: torch.equal of two of them compares bits, NaN and -0 included."""
     return t.detach().cpu().contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[t.element_size()])
@@ -53,22 +62,24 @@ def operands(m: int, n: int, k: int, device: torch.device | str = "cpu", per_cha
     return a, b, scale_a, scale_b
 
 
-class _SeesWeightReady(TorchDispatchMode):
-    """Notes what each call of scaled_mm says about its weight."""
+class _SeesOverlap(TorchDispatchMode):
+    """Notes what each call of scaled_mm or linear may overlap."""
 
     def __init__(self):
         super().__init__()
-        self.said: list[bool] = []
+        self.said: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.samebits.scaled_mm.default:
-            self.said.append(len(args) > 7 and args[7])
+            self.said.append(args[7] if len(args) > 7 else "launch")
+        elif func is torch.ops.samebits.linear.default:
+            self.said.append(args[6] if len(args) > 6 else "launch")
         return func(*args, **(kwargs or {}))
 
 
-def weight_ready_in(call: Callable[[], object]) -> list[bool]:
-    """``weight_ready`` of every scaled_mm that ``call`` runs."""
-    with _SeesWeightReady() as mode:
+def overlaps_in(call: Callable[[], object]) -> list[str]:
+    """``overlap`` of every scaled_mm and linear that ``call`` runs."""
+    with _SeesOverlap() as mode:
         call()
     return mode.said
 
@@ -114,6 +125,25 @@ def reference_accumulate(a: Tensor, b: Tensor, promoted: bool = False) -> np.nda
     return total if promoted else acc.astype(np.float32)
 
 
+def reference_accumulate_half(a: Tensor, b: Tensor) -> np.ndarray:
+    """FP32 accumulators of finite a [M, K] . b [N, K], both bfloat16 or both float16, in the Order hopper-bf16."""
+    smallest = -126 if a.dtype == torch.bfloat16 else -14
+    av, bv = (t.detach().cpu().double().numpy() for t in (a, b))
+    ae, be = (np.maximum(np.frexp(v)[1] - 1, smallest) for v in (av, bv))
+    acc = np.zeros((av.shape[0], bv.shape[0]))
+    for start in range(0, av.shape[1], 16):
+        part = slice(start, start + 16)
+        product = av[:, None, part] * bv[None, :, part]
+        exponents = np.where(product != 0, ae[:, None, part] + be[None, :, part], -133).max(-1)
+        of_acc = np.where(acc != 0, np.maximum(np.frexp(acc)[1] - 1, -126), -133)
+        unit = np.maximum(np.maximum(exponents, of_acc), -133) - 25
+        total = np.trunc(np.ldexp(product, -unit[..., None])).sum(-1) + np.trunc(np.ldexp(acc, -unit))
+        total = np.ldexp(total, unit)
+        last = np.maximum(np.frexp(total)[1] - 24, -149)
+        acc = np.ldexp(np.trunc(np.ldexp(total, -last)), last) + 0.0
+    return acc.astype(np.float32)
+
+
 def _fma(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """float32(x * y + z), rounded once: the product is exact in float64, the sum is rounded to odd, then to FP32."""
     product, z = x.astype(np.float64) * y.astype(np.float64), z.astype(np.float64)
@@ -129,7 +159,19 @@ def reference_mm(
     a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor, bias: Tensor | None, out_dtype: torch.dtype, promoted=False
 ) -> Tensor:
     """scaled_mm by definition. a [M, K], b [N, K] e4m3 on the CPU, scale_a [M, 1] or [1], scale_b [N] or [1]."""
-    t = scale_a.numpy().reshape(-1, 1) * reference_accumulate(a, b, promoted)
+    return _epilogue(scale_a.numpy().reshape(-1, 1) * reference_accumulate(a, b, promoted), scale_b, bias, out_dtype)
+
+
+def reference_half(
+    x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, out_dtype=torch.bfloat16
+) -> Tensor:
+    """invariant_linear by definition. x [M, K] bfloat16 or float16, weight [N, K] of any dtype that x's holds."""
+    acc = reference_accumulate_half(x, weight.detach().cpu().float().to(x.dtype))
+    scale = torch.ones(1) if scale is None else scale.cpu()
+    return _epilogue(acc, scale, None if bias is None else bias.detach().cpu(), out_dtype)
+
+
+def _epilogue(t: np.ndarray, scale_b: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
     channel = np.broadcast_to(scale_b.numpy().reshape(1, -1), t.shape)
     if bias is None:
         return torch.from_numpy(channel * t).to(out_dtype)

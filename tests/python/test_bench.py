@@ -32,18 +32,29 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_latency_measures_every_arm(run, tmp_path):
-    done = run("vllm_latency.py", "--batch-sizes", "8", "64", "--iterations", "2", "--", "--enforce-eager")
+@pytest.mark.parametrize("parallel", [False, True])
+def test_latency_measures_every_arm(run, tmp_path, parallel):
+    options = ["--batch-sizes", "8", "64", "--iterations", "2", "--profile", *["--parallel"] * parallel]
+    done = run("vllm_latency.py", *options, "--", "--enforce-eager")
     assert done.returncode == 0, done.stdout
     rows = lines(tmp_path / "out" / "latency.jsonl")
-    assert [(row["batch"], row["arm"]) for row in rows] == [
-        (batch, arm) for batch in (8, 64) for arm in ("default", "fallback", "vllm", "samebits")
-    ]
-    assert [row["kernels"] for row in rows[2:4]] == [
+    arms = ("default", "fallback", "vllm", "samebits")
+    assert [(row["arm"], row["batch"]) for row in rows] == [(arm, batch) for arm in arms for batch in (8, 64)]
+    assert [row["kernels"] for row in rows[4::2]] == [
         ["CutlassFP8ScaledMMLinearKernel"], ["SamebitsFP8ScaledMMLinearKernel"],
     ]  # fmt: skip
-    assert all(row["p50_s"] == row["batch"] / 100 and len(row["latencies_s"]) == 2 for row in rows)
-    assert "--enforce-eager" in (tmp_path / "out" / "samebits-8.log").read_text()
+    assert all(0 < row["p50_s"] == sum(row["latencies_s"]) / 2 for row in rows)
+    log = (tmp_path / "out" / "samebits.log").read_text()
+    assert "--enforce-eager" in log and ("--kv-cache-memory-bytes" in log) == parallel
+    assert lines(tmp_path / "out" / "kernels.jsonl") == [
+        {"arm": arm, "batch": 8, "kernel": f"{arm}_attention", "ms": 0.5, "calls": 2} for arm in arms
+    ]
+
+
+def test_an_engine_that_does_not_start_is_an_error_with_the_end_of_its_log(run, monkeypatch):
+    monkeypatch.setenv("FAKE_DISTURB", "vllm-start")
+    done = run("vllm_latency.py", "--iterations", "1")
+    assert done.returncode == 1 and "arm vllm: exit code 1, end of " in done.stdout and "out of memory" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["vllm_latency.py", "vllm_tokens.py"])
@@ -69,3 +80,14 @@ def test_tokens_verdict(run, tmp_path, monkeypatch, disturb, sentence):
     done = run("vllm_tokens.py")
     assert done.returncode == (1 if disturb else 0) and sentence in done.stdout.splitlines(), done.stdout
     assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits"]
+
+
+def test_latency_asks_the_same_engines_for_tokens(run, tmp_path, monkeypatch):
+    options = ["--iterations", "1", "--real-weights", "--tokens", "--arms", "default", "vllm", "samebits"]
+    assert run("vllm_latency.py", *options).returncode == 0
+    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits"]
+    monkeypatch.setenv("FAKE_DISTURB", "samebits-token")
+    done = run("vllm_latency.py", *options)
+    assert done.returncode == 1 and "samebits: other token ids or logprobs" in done.stdout
+    done = run("vllm_latency.py", "--tokens")
+    assert done.returncode == 2 and "dummy weights" in done.stdout

@@ -114,8 +114,8 @@ if on_cuda():  # nothing below can be stated about a CPU
         check_replays(layer, torch.randn(33, 512, device="cuda").bfloat16())
 
     @pytest.mark.parametrize("m", [1, 17, 200])
-    @pytest.mark.parametrize("weight_ready", [False, True])
-    def test_cuda_graph_of_dependent_launches(weight_ready, m):
+    @pytest.mark.parametrize("overlap", ["none", "launch", "weight"])
+    def test_cuda_graph_of_dependent_launches(overlap, m):
         """A chain of quantizers and products; a product may start before the kernel ahead of it ends."""
         weights = [operands(1, 512, 512, "cuda")[1::2] for _ in range(3)]
         static = torch.tensor([0.0125], device="cuda")
@@ -123,7 +123,7 @@ if on_cuda():  # nothing below can be stated about a CPU
         def chain(x):
             for b, scale_b in weights:
                 q, scale = samebits.quantize_per_token(x)
-                first = samebits.scaled_mm(q, b, scale, scale_b, weight_ready=weight_ready)
+                first = samebits.scaled_mm(q, b, scale, scale_b, overlap=overlap)
                 x = torch.empty_like(first)
                 samebits.cutlass_scaled_mm(x, samebits.quantize_static(first, static), b, static, scale_b)
             return x

@@ -36,7 +36,7 @@ def test_opcheck(device, monkeypatch):
     a, b, scale_a, scale_b = operands(17, 32, 64, device)
     bias = torch.randn(32, device=device).bfloat16()
     check(OPS.scaled_mm.default, a, b, scale_a, scale_b)
-    check(OPS.scaled_mm.default, a, b, scale_a, scale_b, bias, torch.bfloat16, "hopper-fast", True)
+    check(OPS.scaled_mm.default, a, b, scale_a, scale_b, bias, torch.bfloat16, "hopper-fast", "weight")
     out = torch.zeros(17, 32, dtype=torch.bfloat16, device=device)
     check(OPS.cutlass_scaled_mm.default, out, a, b, scale_a, scale_b, bias)
     x = torch.randn(17, 48, device=device).bfloat16()
@@ -48,7 +48,6 @@ def test_opcheck(device, monkeypatch):
     check(OPS.quantize_weight.default, x)
     check(OPS.quantize_weight.default, x, False)
     check(OPS.dequantize.default, a, scale_a, torch.bfloat16)
-    check(OPS.linear_by_row.default, x, torch.randn(24, 48, device=device).bfloat16(), None)
 
 
 def test_upcasting_comparison_can_fail():
@@ -64,7 +63,7 @@ def test_schemas_are_the_published_ones():
     )
     assert str(OPS.scaled_mm.default._schema) == (
         "samebits::scaled_mm(Tensor a, Tensor b, Tensor scale_a, Tensor scale_b, Tensor? bias=None, "
-        'ScalarType out_dtype=15, str order="hopper-fast", bool weight_ready=False) -> Tensor'
+        'ScalarType out_dtype=15, str order="hopper-fast", str overlap=\"launch\") -> Tensor'
     )
 
 
@@ -114,14 +113,17 @@ def test_orders_differ():
 
 
 @pytest.mark.parametrize("m", [1, 33, 200])
-def test_a_ready_weight_has_the_same_bits(device, m):
+def test_overlap_never_changes_a_bit(device, m):
     a, b, scale_a, scale_b = operands(m, 256, 512, device)
     late = samebits.scaled_mm(a, b, scale_a, scale_b)
-    assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, weight_ready=True), late)
+    assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, overlap="weight"), late)
+    assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, overlap="none"), late)
+    with pytest.raises(RuntimeError, match="unknown overlap 'early'; there are: none, launch, weight"):
+        samebits.scaled_mm(a, b, scale_a, scale_b, overlap="early")
 
 
 def test_a_weight_just_written_is_seen(device):
-    """Right before the call without weight_ready, before the quantizer with it: no old weight is ever multiplied."""
+    """Right before the call with overlap "launch", before the quantizer with "weight": no old weight is ever multiplied."""
     x = torch.randn(9, 1024, device=device).bfloat16()
     q, scale_x = samebits.quantize_per_token(x)
     new = [random_fp8(1024, 1024, device) for _ in range(2)]
@@ -134,7 +136,7 @@ def test_a_weight_just_written_is_seen(device):
         weight.copy_(new[i % 2])
         if i % 4 < 2:
             q, scale_x = samebits.quantize_per_token(x)
-        outs.append(samebits.scaled_mm(q, weight.t(), scale_x, scale, weight_ready=i % 4 < 2))
+        outs.append(samebits.scaled_mm(q, weight.t(), scale_x, scale, overlap="weight" if i % 4 < 2 else "launch"))
     assert [i for i, out in enumerate(outs) if not same_bits(out, expected[i % 2])] == []
 
 

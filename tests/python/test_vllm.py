@@ -13,18 +13,20 @@ import torch
 import samebits
 import samebits.vllm as plugin
 from fake_vllm import FILES
-from helpers import bits, operands, random_fp8, same_bits, weight_ready_in
+from helpers import bits, operands, overlaps_in, random_fp8, same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = "SamebitsFP8ScaledMMLinearKernel"
 THEIRS = ["MarlinFP8ScaledMMLinearKernel", "CutlassFP8ScaledMMLinearKernel"]
 OPTIONS = ("VLLM_BATCH_INVARIANT", "VLLM_PLUGINS", "VLLM_DISABLED_KERNELS", "SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER")
+OPTIONS += ("SAMEBITS_VLLM_LINEAR",)
+OURS_IN_VLLM = ("samebits.vllm.kernel", "samebits.vllm.linear", "samebits.vllm.__main__")
 SHOWN_RULES = "0123456789abcdef"
 
 
 def forget_vllm() -> None:
     for name in list(sys.modules):
-        if name == "vllm" or name.startswith("vllm.") or name in ("samebits.vllm.kernel", "samebits.vllm.__main__"):
+        if name == "vllm" or name.startswith("vllm.") or name in OURS_IN_VLLM:
             del sys.modules[name]
 
 
@@ -124,7 +126,7 @@ def test_untested_versions_are_refused(fake, monkeypatch, version, loads, capsys
             plugin.register()
 
 
-@pytest.mark.parametrize("name", ["SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER"])
+@pytest.mark.parametrize("name", ["SAMEBITS_VLLM", "SAMEBITS_VLLM_QUANTIZER", "SAMEBITS_VLLM_LINEAR"])
 def test_a_misspelt_option_is_named(fake, monkeypatch, name):
     monkeypatch.setenv(name, "alwyas")
     with pytest.raises(ValueError, match=f"{name}='alwyas'"):
@@ -231,7 +233,7 @@ def test_a_layer_computes_scaled_mm_with_the_quantizer_asked_for(fake, monkeypat
     q, scale_x = samebits.quantize_per_token(rows) if quantizer == "samebits" else kernel.quant_fp8(rows, None, None)
     want = samebits.scaled_mm(q, weight.t(), scale_x, scale, bias).view(2, 5, n)
     assert same_bits(kernel.apply_weights(layer, x, bias), want)
-    assert weight_ready_in(lambda: kernel.apply_weights(layer, x, bias)) == [True]
+    assert overlaps_in(lambda: kernel.apply_weights(layer, x, bias)) == [{"vllm": "none", "samebits": "weight"}[quantizer]]
 
     def forward(y):
         return kernel.apply_weights(layer, y, bias)

@@ -1,13 +1,16 @@
-"""The vLLM plugin: FP8 linear layers of vLLM on samebits' kernels.
+"""The vLLM plugin: FP8 and unquantized linear layers of vLLM on samebits' kernels.
 
 Installing samebits registers :func:`register` under the entry point group ``vllm.general_plugins``; vLLM calls it in
 each of its processes. With ``VLLM_BATCH_INVARIANT=1`` it puts samebits' kernel first in vLLM's list of FP8 linear
-kernels. Without that switch vLLM stays as it is. ``python -m samebits.vllm check`` says whether the kernel is in use.
+kernels, and its own function where unquantized linears and lm_head call vLLM's. Without that switch vLLM stays as it is.
+``python -m samebits.vllm check`` says what is in use.
 
 Environment:
     SAMEBITS_VLLM: ``auto`` (the default: with VLLM_BATCH_INVARIANT=1), ``always`` or ``never``.
     SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: the tokens of vLLM's own batch-invariant
         kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
+    SAMEBITS_VLLM_LINEAR: who computes unquantized linears and lm_head with VLLM_BATCH_INVARIANT=1: ``samebits`` (the
+        default, on GPUs that have the kernels) or ``vllm``.
     SAMEBITS_RULES: a rules file of ``samebits tune``, read when samebits is imported. It chooses kernels, never bits.
 """
 
@@ -22,10 +25,14 @@ NOT_COVERED = (
     "MXFP8, NVFP4 and INT8 linears",
     "weight-only FP8",
     "activations with one dynamic scale for the whole batch",
-    "unquantized linears and lm_head",
     "FP8 KV cache",
 )
 """What keeps vLLM's own kernels."""
+
+
+def not_covered(linears: bool) -> tuple[str, ...]:
+    """NOT_COVERED, and the unquantized linears unless samebits computes them."""
+    return NOT_COVERED if linears else (*NOT_COVERED, "unquantized linears and lm_head")
 
 
 def option(name: str, choices: tuple[str, ...]) -> str:
@@ -52,6 +59,15 @@ def off() -> str | None:
     return None
 
 
+def linears_off() -> str | None:
+    """Why the switches leave unquantized linears to vLLM, or None where they ask for samebits."""
+    if option("SAMEBITS_VLLM_LINEAR", ("samebits", "vllm")) == "vllm":
+        return "SAMEBITS_VLLM_LINEAR=vllm"
+    import vllm.envs as envs
+
+    return None if envs.VLLM_BATCH_INVARIANT else "VLLM_BATCH_INVARIANT is not 1"
+
+
 def refusal() -> str | None:
     """A sentence if this version of vLLM is not one of TESTED."""
     import vllm
@@ -75,7 +91,7 @@ def register() -> None:
     if reason is None:
         from .kernel import install
 
-        install(option("SAMEBITS_VLLM_QUANTIZER", ("vllm", "samebits")))
+        install(option("SAMEBITS_VLLM_QUANTIZER", ("vllm", "samebits")), linears_too=linears_off() is None)
     elif os.environ.get("SAMEBITS_VLLM") == "always":
         raise RuntimeError(reason)
     else:

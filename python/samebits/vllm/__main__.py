@@ -4,7 +4,7 @@ import argparse
 import sys
 from importlib.metadata import entry_points
 
-from . import NOT_COVERED, off, refusal
+from . import linears_off, not_covered, off, refusal
 
 
 def why_not_loaded() -> str | None:
@@ -63,6 +63,16 @@ def why_not_chosen() -> tuple[str | None, list[str]]:
     return None, lines
 
 
+def why_not_linears() -> str | None:
+    """Why unquantized linears and lm_head are vLLM's own, or None."""
+    reason = linears_off()
+    if reason:
+        return reason
+    from .linear import installed, why_not
+
+    return why_not() or (None if installed() else "the plugin did not put its function there")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0: in use. 1: not in use, with the reason."""
     parser = argparse.ArgumentParser(prog="python -m samebits.vllm", description=__doc__)
@@ -74,7 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     for line in lines:
         print(line)
     if lines:
-        print(f"not covered: {'; '.join(NOT_COVERED)}")
+        vllms = why_not_linears()
+        print(f"unquantized linears and lm_head: {f'vLLM ({vllms})' if vllms else 'samebits'}")
+        print(f"not covered: {'; '.join(not_covered(vllms is None))}")
     print(f"samebits is not in use: {reason}" if reason else "samebits is in use for FP8 linears")
     return 1 if reason else 0
 

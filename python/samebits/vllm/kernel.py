@@ -13,7 +13,7 @@ from vllm.platforms import PlatformEnum
 
 import samebits
 
-from . import NOT_COVERED
+from . import not_covered
 
 ORDER = "hopper-fast"
 """What vLLM's own batch-invariant kernel computes on Hopper."""
@@ -21,6 +21,10 @@ ORDER = "hopper-fast"
 logger = init_logger("vllm.samebits")  # vLLM prints the loggers below "vllm" only
 _WEIGHT_SHAPES = (GroupShape.PER_TENSOR, GroupShape.PER_CHANNEL, GroupShape.PER_TOKEN)  # per token: [N, 1]
 _quantizer = "vllm"
+OVERLAP = {"vllm": "none", "samebits": "weight"}
+"""How the GEMM may start, by who quantizes: vLLM's quantizers never let the next kernel start early, so there is nothing
+to overlap."""
+_linears = False
 
 
 def quantize(x: Tensor, scale: Tensor | None, scale_ub: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -110,19 +114,27 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             A = self._pad_to_alignment(A, dim=1, alignment=16)
         if bias is not None and B.shape[1] > n:
             bias = self._pad_to_alignment(bias, dim=0, alignment=16)
-        # B was written at loading, never by the kernel before this one.
-        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, weight_ready=True)
+        # "weight" is right: B was written at loading, never by the kernel before this one.
+        out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, OVERLAP[_quantizer])
         return out[:, :n].reshape(*output_shape[:-1], n)
 
 
 def _cache_key() -> str:
-    return f"{samebits.__version__} {ORDER} {_quantizer} {samebits.rules_digest() or 'no rules'}"
+    linears = "linears " if _linears else ""
+    return f"{samebits.__version__} {ORDER} {_quantizer} {linears}{samebits.rules_digest() or 'no rules'}"
 
 
-def install(quantizer: str) -> None:
-    """Puts the class first in vLLM's list for CUDA, and into the keys of its compile cache. Safe to run again."""
-    global _quantizer
+def install(quantizer: str, linears_too: bool) -> None:
+    """Puts the class first in vLLM's list for CUDA, and into the keys of its compile cache. Safe to run again.
+
+    linears_too: also take over the unquantized linears, if the GPU has kernels for them.
+    """
+    global _quantizer, _linears
     _quantizer = quantizer
+    if linears_too:
+        from .linear import install as install_linears
+
+        _linears = install_linears()
     cls = SamebitsFP8ScaledMMLinearKernel
     kernels = linear._POSSIBLE_FP8_KERNELS[PlatformEnum.CUDA]
     first = cls not in kernels
@@ -131,5 +143,5 @@ def install(quantizer: str) -> None:
     # vLLM's compile cache knows no plugins: without an entry of ours it would run a graph compiled without samebits.
     envs.environment_variables["SAMEBITS_VLLM_KERNEL"] = _cache_key
     if first:
-        missing = "; ".join(NOT_COVERED)
+        missing = "; ".join(not_covered(_linears))
         logger.info_once("samebits %s is first for FP8 linears. Not covered: %s.", samebits.__version__, missing)
