@@ -1,4 +1,4 @@
-"""Certificates at the Python edge: load_certificate and SAMEBITS_CERTIFICATE. tests/prove_test.cpp has the format."""
+"""Certificates at the Python edge: load_certificate and SAMEBITS_CERTIFICATE. tests/certificate_test.cpp has the format."""
 
 import os
 import subprocess
