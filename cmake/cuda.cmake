@@ -1,7 +1,8 @@
 # The GPU half: which architectures, where CUTLASS is, and one translation unit for each row of a .def table.
 # samebits_add_cuda(target) adds the kernels to `target`, or none.cpp where there is nothing to build them for.
 
-set(SAMEBITS_ALL_ARCHS 90a)  # what `all` means; a new architecture is added here and as src/cuda/smXX.def
+# What `all` means. A new architecture is added here, in src/cuda/tables.cpp and as src/cuda/smXX.def.
+set(SAMEBITS_ALL_ARCHS 80 86 89 90a 100a 103a 120a)
 
 # SAMEBITS_ARCHS -> a list of real architectures, possibly empty.
 set(SAMEBITS_CUDA_ARCHS ${SAMEBITS_ARCHS})
@@ -62,26 +63,28 @@ if(cutlass_jobs LESS 1)
 endif()
 set_property(GLOBAL APPEND PROPERTY JOB_POOLS cutlass=${cutlass_jobs})
 
-# One unit for each TILE row of src/cuda/sm<NN>.def. Rows: TILE(name, m, n, k, cluster m, cluster n, schedule, operands,
-# order, out). Generated into the build tree, rewritten only when its row changes.
-function(samebits_tile_units arch out)
-  string(REGEX REPLACE "a$" "" sm ${arch})
-  set(table ${PROJECT_SOURCE_DIR}/src/cuda/sm${sm}.def)
-  set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
-  file(STRINGS ${table} rows REGEX "^TILE\\(")
+# One unit for each TILE row of src/cuda/sm<NN>.def, in namespace `table`. Rows:
+# TILE(name, m, n, k, cluster m, cluster n, schedule, operands, order, out). Generated into the build tree, rewritten
+# only when its row changes. `number` tells kernels of one source in two objects apart (mma.cuh).
+function(samebits_tile_units def table number out)
+  set(file ${PROJECT_SOURCE_DIR}/src/cuda/${def}.def)
+  set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  file(STRINGS ${file} rows REGEX "^TILE\\(")
   set(units "")
   foreach(row IN LISTS rows)
     string(REGEX MATCH "^TILE\\((([a-z0-9_]+),[^)]*)\\)" _ "${row}")
     set(TILE_ROW "${CMAKE_MATCH_1}")
-    set(unit ${CMAKE_BINARY_DIR}/tiles/sm${sm}_${CMAKE_MATCH_2}.cu)
-    set(TILE_SM ${sm})
-    set(TILE_HEADER sm${sm}.cuh)
-    if(row MATCHES ", Ring[A-Za-z0-9]+,")  # our own kernel: CUTLASS's collectives need not be parsed
+    set(unit ${CMAKE_BINARY_DIR}/tiles/${table}_${CMAKE_MATCH_2}.cu)
+    set(TILE_TABLE ${def})
+    set(TILE_HEADER ${def}.cuh)
+    if(row MATCHES ", Ring[A-Za-z0-9]+,")  # our own kernels: CUTLASS's collectives need not be parsed
       set(TILE_HEADER ring.cuh)
+    elseif(row MATCHES ", Warps[0-9]x[0-9],")
+      set(TILE_HEADER mma.cuh)
     endif()
-    set(TILE_DEFINE "")
+    set(TILE_DEFINE "#define SAMEBITS_TABLE ${table}\n#define SAMEBITS_TABLE_ARCH ${number}\n")
     if(row MATCHES "^TILE\\([a-z0-9_]+, [0-9]+, 144,")  # CUTE has it in a header of its own that takes 30 s
-      set(TILE_DEFINE "#define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED\n")
+      string(APPEND TILE_DEFINE "#define CUTE_SM90_EXTENDED_MMA_SHAPES_ENABLED\n")
     endif()
     configure_file(${PROJECT_SOURCE_DIR}/cmake/tile.cu.in ${unit} @ONLY)
     list(APPEND units ${unit})
@@ -94,24 +97,29 @@ function(samebits_add_cuda target)
     target_sources(${target} PRIVATE src/cuda/none.cpp src/cuda/no_tables.cpp src/cuda/ring.cpp)
     return()
   endif()
-  # The small kernels are the same source for every architecture: one object, all of them.
+  # Flags that all of them share are set below. The small kernels are the same source for every architecture: one
+  # object, all of them.
   add_library(samebits_kernels OBJECT src/cuda/quantize.cu src/cuda/rows.cu src/cuda/compare.cu src/cuda/timing.cu)
   set(objects samebits_kernels)
+  set(tables "")
   foreach(arch IN LISTS SAMEBITS_CUDA_ARCHS)
     target_compile_options(samebits_kernels PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
-    samebits_tile_units(${arch} units)
-    add_library(samebits_tiles_${arch} OBJECT ${units})
-    set_target_properties(samebits_tiles_${arch} PROPERTIES JOB_POOL_COMPILE cutlass)
-    target_compile_options(samebits_tiles_${arch} PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
+    string(REGEX REPLACE "a$" "" sm ${arch})
+    list(APPEND tables SAMEBITS_SM${sm}=1)
+    set(def sm${sm})
+    if(sm EQUAL 103)
+      set(def sm100)  # one table, two architectures
+    endif()
+    if(NOT EXISTS ${PROJECT_SOURCE_DIR}/src/cuda/${def}.def)
+      continue()  # no FP8 unit: the small kernels alone
+    endif()
+    samebits_tile_units(${def} sm${sm} ${sm} units)
+    samebits_tile_objects(samebits_tiles_${arch} ${arch} "${units}")
     list(APPEND objects samebits_tiles_${arch})
   endforeach()
+  set_property(SOURCE src/cuda/tables.cpp APPEND PROPERTY COMPILE_DEFINITIONS ${tables})
   foreach(object IN LISTS objects)
-    # Note: without NDEBUG the asserts of CUTLASS are calls, and ptxas then serialises wgmma.
-    # Without GDC CUTLASS's kernels do not wait for the previous one, and a dependent launch would race.
-    target_compile_definitions(${object} PRIVATE NDEBUG CUTLASS_ENABLE_GDC_FOR_SM90=1)
-    target_compile_options(${object} PRIVATE --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off,-fPIC -diag-suppress=2908)
-    target_include_directories(${object} PRIVATE src include)
-    target_include_directories(${object} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})
+    samebits_cuda_flags(${object})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${object}>)
   endforeach()
   target_sources(${target} PRIVATE src/cuda/device.cpp src/cuda/tables.cpp src/cuda/ring.cpp
@@ -119,10 +127,32 @@ function(samebits_add_cuda target)
   target_link_libraries(${target} PRIVATE CUDA::cudart_static)
 endfunction()
 
+# An object library of the units for one architecture.
+function(samebits_tile_objects object arch units)
+  add_library(${object} OBJECT ${units})
+  set_target_properties(${object} PROPERTIES JOB_POOL_COMPILE cutlass)
+  target_compile_options(${object} PRIVATE -gencode=arch=compute_${arch},code=sm_${arch})
+  if(arch STREQUAL "90a")
+    # Without GDC CUTLASS's kernels do not wait for the previous one, and a dependent launch would race. CUTLASS 4.2's
+    # pingpong kernel does not compile with it for sm_120, where launches are plain (sm120.cuh).
+    target_compile_definitions(${object} PRIVATE CUTLASS_ENABLE_GDC_FOR_SM90=1)
+  endif()
+endfunction()
+
+function(samebits_cuda_flags object)
+  # Note: without NDEBUG the asserts of CUTLASS are calls, and ptxas then serialises wgmma.
+  target_compile_definitions(${object} PRIVATE NDEBUG)
+  target_compile_options(${object} PRIVATE --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off,-fPIC -diag-suppress=2908)
+  target_include_directories(${object} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+  target_include_directories(${object} SYSTEM PRIVATE ${CUTLASS_INCLUDE_DIR})
+endfunction()
+
 # Gives a program the tables with described kernels where the library has none: to choose, not to launch.
 function(samebits_described_tables target)
   if(NOT SAMEBITS_CUDA_ARCHS)
     target_sources(${target} PRIVATE ${PROJECT_SOURCE_DIR}/src/cuda/tables.cpp
                                      ${PROJECT_SOURCE_DIR}/tests/described_kernels.cpp)
+    target_compile_definitions(${target} PRIVATE SAMEBITS_SM80=1 SAMEBITS_SM86=1 SAMEBITS_SM89=1 SAMEBITS_SM90=1
+                                                 SAMEBITS_SM100=1 SAMEBITS_SM103=1 SAMEBITS_SM120=1)
   endif()
 endfunction()

@@ -301,7 +301,8 @@ TEST_P(CpuGemmTest, ControlSplitKIsAnotherResult) {
   Random random{14};
   const float one = 1.0f;
   for (const OrderSpec& order : orders_of(Operands::kFp8)) {
-    Case c(random, order.order, 8, 32, 1024);
+    // All exponents: of a narrower range, sums in 25 bits are exact whatever their order.
+    Case c(random, order.order, 8, 32, 1024, Data::kAllPatterns);
     c.problem.scale_a = c.problem.scale_b = Scales::per_tensor(&one);
     const Matrix whole = c.run();
     Case first = c, second = c;

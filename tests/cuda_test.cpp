@@ -19,7 +19,8 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(CudaTest);
 TEST_P(CudaTest, GraphCaptureHasTheBitsOfEagerCalls) {
   Random random{1};
   for (int64_t m : {1, 33, 513}) {
-    const HostProblem p = random_problem(random, Order::kHopperFast, Data::kNormal, m, 1024, 512, Dtype::kF16, true);
+    const Order order = orders_on(device()).front();
+    const HostProblem p = random_problem(random, order, Data::kNormal, m, 1024, 512, Dtype::kF16, true);
     const Matrix eager = run(device(), p);
     OnDevice captured(device(), p);
     cuda::Stream stream;
@@ -45,7 +46,8 @@ TEST_P(CudaTest, ThreadsAndStreamsDoNotDisturbEachOther) {
     Random random{static_cast<uint64_t>(100 + t)};
     cuda::Stream streams[2];
     for (int round = 0; round < kRounds; ++round) {
-      const Order order = random.below(2) ? Order::kHopperFast : Order::kHopperPromoted;
+      const std::vector<Order> orders = orders_on(device());
+      const Order order = orders[random.below(static_cast<uint32_t>(orders.size()))];
       const HostProblem p = random_problem(random, order, Data::kNormal, 1 + random.below(200),
                                            16 * (1 + random.below(40)), 16 * (1 + random.below(40)));
       Matrix want(p.out, p.a.rows, p.b.rows);

@@ -6,7 +6,16 @@
 
 namespace samebits {
 
-enum class Order : uint8_t { kHopperFast, kHopperPromoted, kAdaFast, kAdaPromoted, kHopperBf16, kHopperBlock128 };
+enum class Order : uint8_t {
+  kHopperFast,
+  kHopperPromoted,
+  kAdaFast,
+  kAdaPromoted,
+  kHopperBf16,
+  kHopperBlock128,
+  kBlackwellFast,
+  kSm120Fast
+};
 
 /// Which operands an Order takes.
 enum class Operands : uint8_t {
@@ -30,14 +39,17 @@ struct OrderSpec {
   int least_exponent = -133;  ///< E is at least this; no sum of FP8 products gets there
 };
 
-/// Source of the Hopper constants: recordings in tests/golden. Source of the Ada constants: arXiv 2512.07004.
-inline constexpr std::array<OrderSpec, 6> kOrders = {{
+/// Source of the Hopper constants: recordings in tests/golden. Source of the others: arXiv 2512.07004 and the models
+/// published with it (AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
+inline constexpr std::array<OrderSpec, 8> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
     {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100", Operands::kHalf},
     {Order::kHopperBlock128, "hopper-block128", 32, 13, 13, 128, "measured on H100 and H200", Operands::kFp8, 128},
+    {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
+    {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

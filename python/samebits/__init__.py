@@ -7,7 +7,8 @@ Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :fu
 :func:`quantize_static`, :func:`quantize_weight`, :func:`dequantize`; with block scales :func:`block_scaled_mm`,
 :func:`quantize_per_group`, :func:`quantize_weight_blocks`; in bf16 or fp16 :func:`invariant_linear`; between two linear
 layers :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a
-quantizer; :func:`load_rules` takes kernels measured on your GPU. Modules: :class:`Fp8Linear`, :class:`InvariantLinear`,
+quantizer; :func:`load_rules` takes kernels measured on your GPU,
+:func:`load_certificate` the proof that all of them agree. Modules: :class:`Fp8Linear`, :class:`InvariantLinear`,
 :func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
 """
 
@@ -36,6 +37,7 @@ from .ops import (
     dequantize,
     invariant_linear,
     kernel,
+    load_certificate,
     load_rules,
     quantize_per_group,
     quantize_per_token,
@@ -65,6 +67,7 @@ __all__ = [
     "explain",
     "invariant_linear",
     "kernel",
+    "load_certificate",
     "load_rules",
     "quantize_per_group",
     "quantize_per_token",

@@ -8,6 +8,8 @@ shape and stride, and e5m2 as well.
 Environment:
     SAMEBITS_RULES: a rules file of ``samebits tune``, read once at import as by :func:`load_rules`; whether it holds
         for the GPU is checked by the first call on one.
+    SAMEBITS_CERTIFICATE: a certificate of ``samebits prove``, read once at import as by :func:`load_certificate`;
+        whether it holds for the GPU is checked by the first call on one.
 """
 
 import os
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted", "hopper-block128")
+ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted", "hopper-block128", "blackwell-fast", "sm120-fast")
 """Names of the FP8 Orders: each is one way to add products over K, and so one set of output bits."""
 
 HALF_ORDERS = ("hopper-bf16",)
@@ -62,8 +64,29 @@ def _load_rules(path: str | os.PathLike | None, check: bool) -> str:
     return _rules
 
 
+def load_certificate(path: str | os.PathLike | None) -> str:
+    """Reads a certificate of ``samebits prove``: every kernel of the GPUs that it holds for may run from now on.
+
+    Without one a GPU of an architecture that the project has not proven is held to one kernel. A certificate never
+    changes a bit: it says that all kernels were found to return the same ones.
+
+    Args:
+        path: the file; None goes back to what the library knows by itself.
+
+    Returns:
+        The file's digest, 16 hexadecimal digits; "" for None.
+
+    Raises:
+        RuntimeError: a file that is damaged, of another version of samebits or of its contract, of another major
+            version of the driver, or of another kind of GPU than those here. What was loaded before stays.
+    """
+    return torch.ops.samebits.load_certificate("" if path is None else os.fspath(path), True)
+
+
 if os.environ.get("SAMEBITS_RULES"):
     _load_rules(os.environ["SAMEBITS_RULES"], check=False)
+if os.environ.get("SAMEBITS_CERTIFICATE"):
+    torch.ops.samebits.load_certificate(os.environ["SAMEBITS_CERTIFICATE"], False)
 
 
 def scaled_mm(

@@ -18,5 +18,6 @@ void add_info(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_tune(CLI::App& app);
+void add_prove(CLI::App& app);
 
 }  // namespace samebits::cli

@@ -7,32 +7,56 @@
 #include <charconv>
 #include <cstdio>
 
+#include "core/choose.h"
+
 namespace samebits::cli {
 namespace {
 
 /// Why the GPU cannot compute all of `orders`; empty if it can.
 std::string why_not(const DeviceInfo& device, const std::vector<Order>& orders) {
   for (Order order : orders)
-    if (kernels(device, order).empty())
-      return fmt::format("device {} is a {}, and this build has no {} kernel for sm_{}", device.ordinal, device.name,
-                         name(order), device.arch);
+    if (const auto reason = reason_against(device.arch, order, OutKind::kHalf))
+      return fmt::format("device {} is a {}, and no kernel there computes {}: {}", device.ordinal, device.name,
+                         name(order), *reason);
   return "";
 }
 
 constexpr char kNoGpu[] = "this machine has no CUDA device (or no driver, or this samebits was built without CUDA)";
 
+std::string certificate_path;
+
 }  // namespace
+
+void use_certificate(const std::string& path) { certificate_path = path; }
+
+const std::vector<DeviceInfo>& gpus() {
+  static const std::vector<DeviceInfo> devices = [] {
+    const std::vector<DeviceInfo>& all = cuda_devices();
+    if (certificate_path.empty()) return all;
+    const Certificate certificate = load_certificate(certificate_path);
+    const auto holds = [&](const DeviceInfo& device) { return certificate.holds_for(device); };
+    if (!all.empty() && std::none_of(all.begin(), all.end(), holds)) {
+      try {
+        check_certificate(certificate, all.front());
+      } catch (const Error& e) {
+        throw Error(e.code(), fmt::format("{}: {}", certificate_path, e.what()));
+      }
+    }
+    return with_certificate(all, certificate);
+  }();
+  return devices;
+}
 
 void DeviceChoice::announce() const {
   if (!notice.empty()) fmt::print(stderr, "samebits: {}\n", notice);
 }
 
 DeviceChoice select_device(const std::string& text, const std::vector<Order>& orders) {
-  const auto& gpus = cuda_devices();
   if (text == "cpu") return {cpu_device(), ""};
+  const auto& devices = gpus();
   if (text == "auto") {
     std::string why = kNoGpu;
-    for (const DeviceInfo& gpu : gpus) {
+    for (const DeviceInfo& gpu : devices) {
       const std::string reason = why_not(gpu, orders);
       if (reason.empty()) return {gpu, ""};
       why = reason;
@@ -45,12 +69,13 @@ DeviceChoice select_device(const std::string& text, const std::vector<Order>& or
   if (!cuda || failed != std::errc() || end != text.data() + text.size())
     throw Error(ErrorCode::kBadInput,
                 fmt::format("unknown device '{}'; there are: auto, cpu, cuda:0, cuda:1, ...", text));
-  if (gpus.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: {}", text, kNoGpu));
-  if (ordinal >= gpus.size())
-    throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: this machine has {} CUDA devices", text, gpus.size()));
-  const std::string reason = why_not(gpus[ordinal], orders);
+  if (devices.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("no device {}: {}", text, kNoGpu));
+  if (ordinal >= devices.size())
+    throw Error(ErrorCode::kNoDevice,
+                fmt::format("no device {}: this machine has {} CUDA devices", text, devices.size()));
+  const std::string reason = why_not(devices[ordinal], orders);
   if (!reason.empty()) throw Error(ErrorCode::kNoDevice, fmt::format("{}; --device cpu computes every order", reason));
-  return {gpus[ordinal], ""};
+  return {devices[ordinal], ""};
 }
 
 std::optional<RuleSet> load_rules_for(const std::string& path, std::span<const DeviceInfo> devices) {

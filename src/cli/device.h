@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "samebits/prove.h"
 #include "samebits/rules.h"
 
 namespace samebits::cli {
@@ -16,6 +17,13 @@ struct DeviceChoice {
   /// Prints the notice on stderr. Called once the input is read, so that an error about it stands alone.
   void announce() const;
 };
+
+/// Remembers the path of --certificate. It is read by the first call of gpus().
+void use_certificate(const std::string& path);
+
+/// The CUDA devices, certified where the certificate holds. Throws what load_certificate() throws, and Error(kBadInput)
+/// where there are GPUs and it holds for none.
+const std::vector<DeviceInfo>& gpus();
 
 /// "cpu", "cuda:N", or "auto": the first GPU with kernels for every Order, else the CPU. Throws Error(kNoDevice) with
 /// the reason when the device asked for cannot be had.

@@ -48,7 +48,7 @@ std::string reason_of(const Plan& plan, const ProblemShape& shape) {
     case Source::kPredicted: break;
   }
   return std::isfinite(plan.us) ? fmt::format("predicted: {:.2f} us, the least", plan.us)
-                                : "the only row, not measured";
+                                : "not measured: the least padded work";
 }
 
 Choice choice_of(const DeviceInfo& device, Order order, const ProblemShape& shape, Dtype out, const RuleSet* rules) {
@@ -75,7 +75,7 @@ std::vector<DeviceInfo> devices_of(const Arguments& arguments) {
     device.name = "described device";
     return {device};
   }
-  std::vector<DeviceInfo> devices = cuda_devices();
+  std::vector<DeviceInfo> devices = gpus();
   devices.push_back(cpu_device());
   return devices;
 }

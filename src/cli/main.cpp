@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/text.h"
 #include "samebits/error.h"
 
@@ -22,6 +23,7 @@ constexpr char kExamples[] = R"(Examples:
   samebits info --shape 64,4096,2048           which kernel would run, and why
   samebits bench --shapes llama3-8b            every kernel beside the fixed tile and cuBLASLt
   samebits tune --shapes llama3-8b             the fastest kernels for your shapes on your GPU, as a rules file
+  samebits prove                               hold every kernel of your GPU to the others and the CPU; certify it
 
 Exit codes: 0 same bits, 1 different bits, 2 bad input (no linear layer, no such device, parse errors),
 3 device fault, 130 interrupted.)";
@@ -44,12 +46,18 @@ int run(int argc, char** argv) {
     return fmt::format("{}\nRun with --help for more information.\n", plain(e.what()));
   });
   app.require_subcommand(1);
+  app.fallthrough();  // --certificate is taken before and after the subcommand
+  app.add_option_function<std::string>("--certificate", use_certificate,
+                                       "a certificate of `samebits prove` for the GPU of this machine")
+      ->envname("SAMEBITS_CERTIFICATE")
+      ->trigger_on_parse(false);
   add_verify(app);
   add_audit(app);
   add_info(app);
   add_quantize(app);
   add_bench(app);
   add_tune(app);
+  add_prove(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {  // --help, --version

@@ -102,8 +102,8 @@ inline void check_groups(const GroupScales& scales, const ConstView& x) {
 inline void check_gpu(const char* what, const ConstView& v, const Launch& launch) {
   const DeviceInfo& device = *launch.device;
   if (device.is_cpu()) return;
-  const auto tiles = cuda::tiles();
-  if (std::none_of(tiles.begin(), tiles.end(), [&](const Tile& tile) { return tile.arch == device.arch; }))
+  const auto archs = cuda::archs();
+  if (std::find(archs.begin(), archs.end(), device.arch) == archs.end())
     throw Error(ErrorCode::kUnsupported,
                 fmt::format("{}: this build has no kernels for sm_{}", describe(device), device.arch));
   if (v.col_stride != 1) bad_input("{}: column stride {} on a GPU, it must be 1", what, v.col_stride);

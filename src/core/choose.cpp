@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/check.h"
 #include "core/cost.h"
@@ -13,10 +14,14 @@
 namespace samebits {
 namespace {
 
-const Tile* find(std::string_view name) {
+constexpr int kFirstBf16 = 80, kFirstFp8 = 89;  // compute capabilities with such a matrix unit
+
+/// The row of the architecture, or one of another if there is none: two tables may use the same names.
+const Tile* find(int arch, std::string_view name) {
+  const Tile* found = nullptr;
   for (const Tile& tile : cuda::tiles())
-    if (tile.name == name) return &tile;
-  return nullptr;
+    if (tile.name == name && (!found || tile.arch == arch)) found = &tile;
+  return found;
 }
 
 Plan plan_of(const Tile& tile, Source source = Source::kOnly, int64_t max_m = 0, double us = 0) {
@@ -42,8 +47,8 @@ const Pick* find_pick(std::span<const ShapeRule> rules, Order order, int64_t m, 
 /// Why no row of the Order takes the problem: the last reason met.
 std::string why_none(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out,
                      bool weight_only) {
-  std::string why = fmt::format("there is no row of this Order for sm_{}{}", device.arch,
-                                weight_only ? " that takes an e4m3 weight" : "");
+  std::string why = reason_against(device.arch, order, out_kind(out))
+                        .value_or(weight_only ? "no row of this Order takes an e4m3 weight" : "");
   for (const Tile& tile : cuda::tiles())
     if (tile.order == order && tile.weight_only == weight_only && tile.arch == device.arch && tile.out == out_kind(out))
       if (const auto reason = reason_not(tile, device, m, n, k, out)) why = *reason;
@@ -65,6 +70,26 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
   return std::nullopt;
 }
 
+std::optional<std::string> reason_against(int arch, Order order, OutKind out) {
+  if (arch < kFirstBf16)
+    return fmt::format("sm_{} has neither an FP8 nor a BF16 matrix unit; sm_{} is the first with kernels", arch,
+                       kFirstBf16);
+  if (arch < kFirstFp8 && spec(order).operands == Operands::kFp8)
+    return fmt::format("sm_{} has no FP8 matrix unit; sm_{} is the first with one", arch, kFirstFp8);
+  const auto archs = cuda::archs();
+  if (std::find(archs.begin(), archs.end(), arch) == archs.end())
+    return fmt::format("this build has no kernels for sm_{}", arch);
+  std::string others;
+  for (const OrderSpec& other : kOrders) {
+    const auto computes = [&](const Tile& t) { return t.arch == arch && t.order == other.order && t.out == out; };
+    if (std::none_of(cuda::tiles().begin(), cuda::tiles().end(), computes)) continue;
+    if (other.order == order) return std::nullopt;
+    others += (others.empty() ? "" : ", ") + std::string(other.name);
+  }
+  return fmt::format("there is no row of this Order for sm_{}; it has rows of: {}", arch,
+                     others.empty() ? "no Order with this output" : others);
+}
+
 Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t k, Dtype out, const RuleSet* rules,
             bool weight_only) {
   if (k <= 0) bad_input("K is {}: m={} n={} k={}", k, m, n, k);
@@ -75,12 +100,12 @@ Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t
   };
   if (!device.certified) {
     for (std::string_view fixed : cuda::fixed_tiles())
-      if (const Tile* tile = find(fixed); tile && fits(*tile)) return plan_of(*tile, Source::kFixed);
+      if (const Tile* tile = find(device.arch, fixed); tile && fits(*tile)) return plan_of(*tile, Source::kFixed);
     refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   }
   const auto measured = [&](std::span<const ShapeRule> shapes, Source source) -> std::optional<Plan> {
     const Pick* pick = find_pick(shapes, order, m, n, k);
-    const Tile* tile = pick ? find(pick->kernel) : nullptr;
+    const Tile* tile = pick ? find(device.arch, pick->kernel) : nullptr;
     if (!tile || !fits(*tile)) return std::nullopt;
     return plan_of(*tile, source, pick->max_m);
   };
@@ -92,7 +117,8 @@ Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t
   for (const Tile& tile : cuda::tiles()) {
     if (!fits(tile)) continue;
     const double us = predicted_us(tile, device, m, n, k);
-    if (!best || us < best_us) best = &tile, best_us = us;
+    const auto less_work = [&] { return guessed_work(tile, device, m, n, k) < guessed_work(*best, device, m, n, k); };
+    if (!best || us < best_us || (us == best_us && std::isinf(us) && less_work())) best = &tile, best_us = us;
   }
   if (!best) refuse(device, order, m, n, k, out, why_none(device, order, m, n, k, out, weight_only));
   return plan_of(*best, Source::kPredicted, 0, best_us);
@@ -100,7 +126,7 @@ Plan choose(const DeviceInfo& device, Order order, int64_t m, int64_t n, int64_t
 
 Plan choose_named(const DeviceInfo& device, std::string_view kernel, int64_t m, int64_t n, int64_t k, Dtype out) {
   if (kernel == "cpu" && device.is_cpu()) return {nullptr, "cpu"};
-  const Tile* tile = find(kernel);
+  const Tile* tile = find(device.arch, kernel);
   if (!tile) throw Error(ErrorCode::kBadInput, fmt::format("there is no kernel called '{}' in this build", kernel));
   if (const auto reason = reason_not(*tile, device, m, n, k, out)) refuse(device, tile->order, m, n, k, out, *reason);
   return plan_of(*tile);

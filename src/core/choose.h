@@ -19,4 +19,8 @@ constexpr int64_t alignment(Order order) {
 std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k,
                                       Dtype out);
 
+/// One sentence on why no row computes `order` on sm_<arch>, whatever the shape: too old, no FP8 unit, not in this
+/// build, or a matrix unit that computes other Orders, which it names; nothing if there are rows.
+std::optional<std::string> reason_against(int arch, Order order, OutKind out);
+
 }  // namespace samebits

@@ -55,4 +55,9 @@ double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64
   return cost.launch_us + std::sqrt(std::sqrt(fourth(whole * (cost.tile_us + loop)) + fourth(stream)));
 }
 
+double guessed_work(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
+  return waves(tile, device, m, n, k).whole *
+         (static_cast<double>(tile.m) * tile.n * tile.cluster_m * tile.cluster_n + 4096);
+}
+
 }  // namespace samebits

@@ -30,4 +30,8 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, in
 /// its waves: as far as its SMs are the same. An H20's multiply more slowly; there `samebits tune` measures instead.
 double predicted_us(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k);
 
+/// A number to order rows by that nobody measured: waves.whole * (elements of the tile + 4096), where 4096 stands for
+/// what a tile costs beside its elements. Not a time.
+double guessed_work(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k);
+
 }  // namespace samebits

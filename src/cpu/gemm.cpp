@@ -7,6 +7,7 @@
 #include "cpu/chain.h"
 #include "cpu/half.h"
 #include "cpu/parallel.h"
+#include "cpu/wide.h"
 #include "numerics/reference.h"
 
 #define HWY_WANT_AVX3_DL
@@ -97,6 +98,8 @@ int64_t simd_targets() { return HWY_TARGETS; }
 void gemm(const GemmProblem& problem, int threads) {
   if (spec(problem.order).operands == Operands::kHalf)
     run(problem, threads, kHalfBlockM, HWY_DYNAMIC_DISPATCH(Half)(), pack_half);
+  else if (!fits_lanes(spec(problem.order)))
+    wide_gemm(problem, threads);
   else
     run(problem, threads, kBlockM, HWY_DYNAMIC_DISPATCH(Backend)(), pack_rows);
 }

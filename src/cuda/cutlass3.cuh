@@ -9,11 +9,10 @@
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
 
 #include "cuda/epilogue.cuh"
+#include "cuda/operands.h"
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
-
-enum class Operands { Straight, Swapped };
 
 /// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags, and kWaitsBeforeTrigger:
 /// whether the kernel waits for the previous one before it lets the next one start. One that does not must have nothing
@@ -41,8 +40,10 @@ struct Cutlass3Tile {
           sizeof(typename CollectiveEpilogue::SharedStorage))>,
       typename Schedule::template Mainloop<kPromoted>>::CollectiveOp;
   // The persistent scheduler gives each output tile to one block for all of K. Stream-K would split K by tile count.
-  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, CollectiveEpilogue,
-                                                      cutlass::gemm::PersistentScheduler>;
+  // A type of its own: sm100.def is built for two architectures, and objects that register one host stub would take
+  // each other's code. The schedule words lie in the table's namespace, and so in this name.
+  struct Kernel : cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, CollectiveEpilogue,
+                                                       cutlass::gemm::PersistentScheduler> {};
   using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
   static_assert(Mainloop::DispatchPolicy::Stages >= 2, "a row needs two stages or more: shrink its tile");

@@ -7,5 +7,6 @@ namespace samebits::cuda {
 std::span<const Tile> tiles() { return {}; }
 std::span<const ShapeRule> measured(const DeviceInfo&) { return {}; }
 std::span<const std::string_view> fixed_tiles() { return {}; }
+std::span<const int> archs() { return {}; }
 
 }  // namespace samebits::cuda

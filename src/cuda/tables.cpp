@@ -1,5 +1,6 @@
-// The tables as data: sm90.def included to declare the kernels, then to list rows and fixed rows; sm90_rules.def for
-// what was measured of them. Compiled by the host compiler.
+// The tables as data: each .def of the build (table.inc), joined; sm90_rules.def for what was measured. Compiled by the
+// host compiler with SAMEBITS_SM<NN>=1 for each architecture of the build.
+#include <algorithm>
 #include <array>
 
 #include "cuda/tile.h"
@@ -24,14 +25,30 @@ constexpr std::array<Tile, kRows> with_costs(std::array<Tile, kRows> tiles, cons
   return tiles;
 }
 
+template <class T, size_t... kSizes>
+constexpr auto joined(const std::array<T, kSizes>&... parts) {
+  std::array<T, (kSizes + ... + 0)> all{};
+  auto at = all.begin();
+  ((at = std::copy(parts.begin(), parts.end(), at)), ...);
+  return all;
+}
+
 }  // namespace
 
-namespace sm90 {
+#if SAMEBITS_SM89
+#define SAMEBITS_TABLE sm89
+#define SAMEBITS_TABLE_ARCH 89
+#define SAMEBITS_DEF "cuda/sm89.def"
+#include "cuda/table.inc"
+#endif
 
-#define FIXED(...)
-#define TILE(name, ...) extern const TileKernel kernel_##name;
-#include "cuda/sm90.def"
-#undef TILE
+#if SAMEBITS_SM90
+#define SAMEBITS_TABLE sm90
+#define SAMEBITS_TABLE_ARCH 90
+#define SAMEBITS_DEF "cuda/sm90.def"
+#include "cuda/table.inc"
+
+namespace sm90 {
 
 #define SHAPE(...)
 #define SLOW_MEMORY(...)
@@ -44,29 +61,7 @@ static constexpr NamedCost kCosts[] = {
 #undef FAST_MEMORY
 #undef SLOW_MEMORY
 #undef SHAPE
-
-#define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  Tile{#name,                                                                                    \
-       90,                                                                                       \
-       tile_m,                                                                                   \
-       tile_n,                                                                                   \
-       tile_k,                                                                                   \
-       cluster_m,                                                                                \
-       cluster_n,                                                                                \
-       #schedule,                                                                                \
-       operands != Straight,                                                                     \
-       Order::k##order,                                                                          \
-       OutKind::k##out,                                                                          \
-       &kernel_##name,                                                                           \
-       {},                                                                                       \
-       operands == WeightOnly},
-static constexpr std::array kTiles = with_costs(
-    std::array{
-#include "cuda/sm90.def"
-    },
-    kCosts);
-#undef TILE
-#undef FIXED
+static constexpr std::array kMeasuredRows = with_costs(kRows, kCosts);
 
 #define COST(...)
 #define SHAPE(order, shape_n, shape_k, ...) {Order::k##order, shape_n, shape_k, 1, {{__VA_ARGS__}}},
@@ -87,21 +82,106 @@ static constexpr ShapeRule kMeasuredFast[] = {
 #undef SHAPE
 #undef COST
 
-#define TILE(...)
-#define FIXED(tile) #tile,
-static constexpr std::string_view kFixed[] = {
-#include "cuda/sm90.def"
-};
-#undef TILE
-#undef FIXED
-
 }  // namespace sm90
+#endif
 
-std::span<const Tile> tiles() { return sm90::kTiles; }
+#if SAMEBITS_SM100
+#define SAMEBITS_TABLE sm100
+#define SAMEBITS_TABLE_ARCH 100
+#define SAMEBITS_DEF "cuda/sm100.def"
+#include "cuda/table.inc"
+#endif
+
+#if SAMEBITS_SM103
+#define SAMEBITS_TABLE sm103
+#define SAMEBITS_TABLE_ARCH 103
+#define SAMEBITS_DEF "cuda/sm100.def"
+#include "cuda/table.inc"
+#endif
+
+#if SAMEBITS_SM120
+#define SAMEBITS_TABLE sm120
+#define SAMEBITS_TABLE_ARCH 120
+#define SAMEBITS_DEF "cuda/sm120.def"
+#include "cuda/table.inc"
+#endif
+
+namespace {
+
+// sm90 first: its rows are the many.
+constexpr std::array kTiles = joined<Tile>(
+#if SAMEBITS_SM90
+    sm90::kMeasuredRows,
+#endif
+#if SAMEBITS_SM89
+    sm89::kRows,
+#endif
+#if SAMEBITS_SM100
+    sm100::kRows,
+#endif
+#if SAMEBITS_SM103
+    sm103::kRows,
+#endif
+#if SAMEBITS_SM120
+    sm120::kRows,
+#endif
+    std::array<Tile, 0>{});
+
+constexpr std::array kFixed = joined<std::string_view>(
+#if SAMEBITS_SM90
+    sm90::kFixed,
+#endif
+#if SAMEBITS_SM89
+    sm89::kFixed,
+#endif
+#if SAMEBITS_SM100
+    sm100::kFixed,
+#endif
+#if SAMEBITS_SM103 && !SAMEBITS_SM100  // the names are the same
+    sm103::kFixed,
+#endif
+#if SAMEBITS_SM120
+    sm120::kFixed,
+#endif
+    std::array<std::string_view, 0>{});
+
+constexpr int kArchs[] = {
+    0,
+#if SAMEBITS_SM80
+    80,
+#endif
+#if SAMEBITS_SM86
+    86,
+#endif
+#if SAMEBITS_SM89
+    89,
+#endif
+#if SAMEBITS_SM90
+    90,
+#endif
+#if SAMEBITS_SM100
+    100,
+#endif
+#if SAMEBITS_SM103
+    103,
+#endif
+#if SAMEBITS_SM120
+    120,
+#endif
+};
+
+}  // namespace
+
+std::span<const Tile> tiles() { return kTiles; }
+std::span<const std::string_view> fixed_tiles() { return kFixed; }
+std::span<const int> archs() { return std::span(kArchs).subspan(1); }
 std::span<const ShapeRule> measured(const DeviceInfo& device) {
-  if (device.arch != 90 || device.sms != kMeasuredSms) return {};
-  return device.gbps < kFastMemoryGbps ? sm90::kMeasured : sm90::kMeasuredFast;
+#if SAMEBITS_SM90
+  if (device.arch == 90 && device.sms == kMeasuredSms)
+    return device.gbps < kFastMemoryGbps ? std::span<const ShapeRule>(sm90::kMeasured) : sm90::kMeasuredFast;
+#endif
+  (void)device;
+  return {};
 }
-std::span<const std::string_view> fixed_tiles() { return sm90::kFixed; }
 
 }  // namespace samebits::cuda

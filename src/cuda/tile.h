@@ -1,5 +1,5 @@
 // The tables of GPU kernels as plain data, readable without nvcc: rows (Tile), what was measured of them,
-// and the launch behind a row. Filled by tables.cpp from sm90.def and sm90_rules.def; read by src/core/choose.cpp,
+// and the launch behind a row. Filled by tables.cpp from the .def files; read by src/core/choose.cpp,
 // `samebits info` and the tests.
 #pragma once
 #include <cstdint>
@@ -57,6 +57,8 @@ std::span<const Tile> tiles();
 std::span<const ShapeRule> measured(const DeviceInfo& device);
 /// The rows that a device without a certificate is held to, one per Order and OutKind.
 std::span<const std::string_view> fixed_tiles();
+/// The architectures of this build, ascending: quantizers and norms run on each, GEMM rows where a table has them.
+std::span<const int> archs();
 
 }  // namespace cuda
 }  // namespace samebits

@@ -14,6 +14,7 @@
 
 #include "core/overlap.h"
 #include "cuda/cuda.h"
+#include "samebits/prove.h"
 #include "samebits/quantize.h"
 #include "samebits/rules.h"
 #include "torch/view.h"
@@ -34,8 +35,53 @@ void* current_stream(int32_t device) {
   return stream;
 }
 
+// What load_certificate() read last. Earlier ones are kept: a call on another thread may still look at one.
+struct Certified {
+  Certificate certificate;
+  std::once_flag once;
+  std::vector<DeviceInfo> devices;
+};
+std::atomic<Certified*> loaded_certificate = nullptr;
+
+/// The GPUs, certified where the certificate holds. Throws Error if one was loaded and holds for none of them.
+const std::vector<DeviceInfo>& all_devices() {
+  Certified* const loaded = loaded_certificate;
+  if (!loaded) return cuda_devices();
+  std::call_once(loaded->once, [&] {
+    const auto& all = cuda_devices();
+    const auto holds = [&](const DeviceInfo& device) { return loaded->certificate.holds_for(device); };
+    if (!all.empty() && std::none_of(all.begin(), all.end(), holds))
+      check_certificate(loaded->certificate, all.front());
+    loaded->devices = with_certificate(all, loaded->certificate);
+  });
+  return loaded->devices;
+}
+
+// Without `check` no GPU is touched (load_rules_op).
+std::string load_certificate_op(std::string path, bool check) {
+  if (path.empty()) {
+    loaded_certificate = nullptr;
+    return "";
+  }
+  auto certified = std::make_unique<Certified>();
+  certified->certificate = load_certificate(path);
+  if (check && cuda_devices().empty()) check_certificate(certified->certificate, cpu_device());
+  static std::mutex mutex;
+  static std::vector<std::unique_ptr<Certified>> all;
+  const std::lock_guard lock(mutex);
+  Certified* const loaded = all.emplace_back(std::move(certified)).get();
+  Certified* const before = loaded_certificate.exchange(loaded);
+  try {
+    if (check) all_devices();
+  } catch (...) {
+    loaded_certificate = before;
+    throw;
+  }
+  return fmt::format("{:016x}", loaded->certificate.digest);
+}
+
 const DeviceInfo& cuda_device(int64_t index) {
-  const auto& devices = cuda_devices();
+  const auto& devices = all_devices();
   if (index < 0 || index >= static_cast<int64_t>(devices.size()))
     throw Error(ErrorCode::kNoDevice,
                 fmt::format("cuda:{}: samebits sees {} CUDA devices{}", index, devices.size(),
@@ -331,6 +377,7 @@ STABLE_TORCH_LIBRARY(samebits, m) {
   m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
   m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype, bool weight_only=False) -> str");
   m.def("load_rules(str path, bool check) -> str");
+  m.def("load_certificate(str path, bool check) -> str");
 }
 
 #define SAMEBITS_TORCH_IMPL(key)                                                     \
@@ -354,4 +401,5 @@ SAMEBITS_TORCH_IMPL(CUDA)
 STABLE_TORCH_LIBRARY_IMPL(samebits, CompositeExplicitAutograd, m) {
   m.impl("kernel", TORCH_BOX(&samebits::torch_ops::kernel));
   m.impl("load_rules", TORCH_BOX(&samebits::torch_ops::load_rules_op));
+  m.impl("load_certificate", TORCH_BOX(&samebits::torch_ops::load_certificate_op));
 }

@@ -1,0 +1,106 @@
+// The report of `samebits prove`.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/prove.h"
+#include "cli/text.h"
+
+namespace samebits::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string bits(int count, const char* most) { return count < 0 ? most : fmt::format("{}", count); }
+
+std::string describe(const UnitBehaviour& u) {
+  return fmt::format("{} a step, {} + {} bits, {}, {}{}", u.chunk(), bits(u.align_bits, "over 30"),
+                     bits(u.result_bits, "over 25"), u.truncates ? "truncates" : "does not truncate",
+                     u.promote_every ? fmt::format("chains of {}", u.promote_every) : "one chain",
+                     u.accumulator_aligned ? "" : ", accumulator added late");
+}
+
+uint64_t differing(const ProvedOrder& order) {
+  uint64_t sum = 0;
+  for (const ProvedRow& row : order.rows) sum += row.differing;
+  return sum;
+}
+
+std::string_view state_of(const ProvedOrder& order) {
+  if (!order.same()) return "rows differ";
+  return order.auditable ? "same bits" : "invariant, not auditable";
+}
+
+}  // namespace
+
+std::string prove_table(const ProveReport& report, const DeviceInfo& device, double seconds) {
+  std::vector<std::vector<std::string>> rows = {
+      {"order", "rows", "outputs", "differ", "verdict", "matrix unit", "digest"}};
+  for (const ProvedOrder& o : report.orders)
+    rows.push_back({std::string(name(o.order)), fmt::format("{}", o.rows.size()), fmt::format("{}", o.outputs()),
+                    fmt::format("{}", differing(o)), std::string(state_of(o)),
+                    describe(o.unit) + (o.unit.is(spec(o.order)) ? "" : " (not the Order's)"),
+                    fmt::format("{:016x}", o.digest)});
+  std::string text = columns(rows, {false, true, true, true, false, false, false});
+  for (const ProvedOrder& o : report.orders)
+    for (const ProvedRow& row : o.rows)
+      if (row.differing)
+        text += fmt::format("{} {}: {} of {} outputs differ; {}\n", name(o.order), row.name, row.differing, row.outputs,
+                            row.first);
+  return text + fmt::format("control: a K-split schedule differed in {} outputs{}\n{}, {:.0f} s\n", report.control,
+                            report.control ? ": caught by the same comparison" : ": NOT CAUGHT",
+                            samebits::describe(device), seconds);
+}
+
+std::string prove_json(const ProveReport& report, const DeviceInfo& device, int rounds, double seconds,
+                       const std::string& certificate) {
+  Json json = {{"format", "samebits-prove"}, {"version", 1}, {"rounds", rounds}, {"seconds", seconds}};
+  json["device"] = {{"name", device.name}, {"arch", device.arch}, {"sms", device.sms}, {"driver", device.driver}};
+  json["orders"] = Json::array();
+  uint64_t outputs = 0, sum = 0;
+  for (const ProvedOrder& o : report.orders) {
+    Json rows = Json::array();
+    for (const ProvedRow& row : o.rows)
+      rows.push_back({{"row", row.name},
+                      {"fp32", row.fp32},
+                      {"outputs", row.outputs},
+                      {"differing", row.differing},
+                      {"first", row.first.empty() ? Json(nullptr) : Json(row.first)}});
+    json["orders"].push_back({{"order", name(o.order)},
+                              {"verdict", state_of(o)},
+                              {"digest", fmt::format("{:016x}", o.digest)},
+                              {"unit",
+                               {{"chunk", o.unit.chunk()},
+                                {"step", fmt::format("{:016x}", o.unit.step)},
+                                {"align_bits", o.unit.align_bits},
+                                {"result_bits", o.unit.result_bits},
+                                {"truncates", o.unit.truncates},
+                                {"accumulator_aligned", o.unit.accumulator_aligned},
+                                {"promote_every", o.unit.promote_every},
+                                {"is_the_orders", o.unit.is(spec(o.order))}}},
+                              {"rows", rows}});
+    outputs += o.outputs();
+    sum += differing(o);
+  }
+  json["control"] = report.control;
+  json["outputs"] = outputs;
+  json["differing"] = sum;
+  json["certificate"] = certificate.empty() ? Json(nullptr) : Json(certificate);
+  json["passed"] = report.same();
+  return json.dump(-1, ' ', true, Json::error_handler_t::replace);
+}
+
+std::string prove_verdict(const ProveReport& report, const std::string& certificate) {
+  if (!report.control) return "the control was not caught: nothing is proven";
+  uint64_t outputs = 0, sum = 0;
+  std::string other;
+  for (const ProvedOrder& o : report.orders) {
+    outputs += o.outputs();
+    sum += differing(o);
+    if (o.same() && !o.auditable) other += fmt::format("; {} is invariant, not auditable", name(o.order));
+  }
+  return fmt::format("{} of {} outputs differ{}; {}", sum, outputs, other,
+                     certificate.empty() ? "no certificate" : "certificate: " + plain(certificate));
+}
+
+}  // namespace samebits::cli

@@ -1,0 +1,294 @@
+// The proof of a machine: for each Order and output kind the first row is held to the CPU backend, every other row to
+// the first one, over the cases of prove_cases.cpp, a sweep of M and concurrent streams.
+#include "samebits/prove.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "core/check.h"
+#include "core/choose.h"
+#include "core/generator.h"
+#include "core/prove.h"
+#include "cpu/gemm.h"
+#include "numerics/formats.h"
+
+namespace samebits {
+namespace {
+
+constexpr int kStreams = 4;
+
+/// Rows of one Order that write the same type: the first is the one that the others are held to.
+struct Group {
+  std::vector<const ProofRow*> rows;
+  std::vector<ProvedRow> proved;
+};
+
+class OrderProof {
+ public:
+  OrderProof(const ProveOptions& options, const Place& place, Order order, const std::vector<ProofRow>& rows)
+      : options_(options), place_(place), compare_(place) {
+    result_.order = order;
+    for (const ProofRow& row : rows) {
+      if (row.order != order) continue;
+      Group& group = groups_[row.fp32];
+      group.rows.push_back(&row);
+      group.proved.push_back({row.name, row.fp32, 0, 0, ""});
+    }
+  }
+
+  /// Throws away nothing: what was found until a cancel is in result().
+  template <class Progress>
+  void run(const Progress& progress) {
+    result_.unit = probe_unit(place_, *(groups_[1].rows.empty() ? groups_[0] : groups_[1]).rows.front());
+    XXH3_state_t digest;
+    XXH3_64bits_reset(&digest);
+    for (int round = 0; round < options_.rounds; ++round) {
+      const std::vector<ProofCase> cases = proof_cases(round, result_.order);
+      for (size_t i = 0; i < cases.size(); ++i) {
+        if (!progress(round + static_cast<double>(i) / static_cast<double>(cases.size() + 3), cases[i].what)) return;
+        for (Group& group : groups_)
+          if (!group.rows.empty()) run_case(group, cases[i], digest);
+      }
+      const ProofCase sweep = sweep_case(round, result_.order);
+      for (Group& group : groups_) {
+        if (group.rows.empty()) continue;
+        if (!progress(round + 0.95, "M sweep")) return;
+        run_sweep(group, sweep, sweep_batches(round));
+        if (!progress(round + 0.97, "concurrent streams")) return;
+        if (!place_.is_cpu()) run_streams(group, cases);
+      }
+    }
+    result_.auditable = !audit_failed_;
+    result_.digest = XXH3_64bits_digest(&digest);
+  }
+
+  ProvedOrder result() {
+    for (Group& group : groups_) result_.rows.insert(result_.rows.end(), group.proved.begin(), group.proved.end());
+    return result_;
+  }
+
+  /// Outputs in which K in two halves, added in the output's type, differs from K whole under the same comparison.
+  uint64_t control() {
+    const Group& group = groups_[1].rows.empty() ? groups_[0] : groups_[1];
+    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : Dtype::kBf16;
+    ProofCase c = sweep_case(0, result_.order);
+    for (size_t i = 0; i < c.a.size(); ++i)  // all exponents: with fewer, sums are exact in 25 bits
+      c.a[i] = static_cast<uint8_t>(mix(i) % 0x7f | (mix(i) >> 32 & 0x80));
+    c.bias.clear();
+    const OnPlace on(place_, c, out);
+    const Memory whole = run_row(*group.rows.front(), on);
+    const int64_t cut = c.k / 2 / kAlignment * kAlignment;
+    std::vector<std::byte> sums[2];
+    for (int h = 0; h < 2; ++h) {
+      Memory half = on.output();
+      GemmProblem p = on.problem(result_.order, half);
+      p.a = h ? p.a.slice_cols(cut, c.k - cut) : p.a.slice_cols(0, cut);
+      p.b = h ? p.b.slice_cols(cut, c.k - cut) : p.b.slice_cols(0, cut);
+      group.rows.front()->run(p, launch());
+      place_.synchronize();
+      sums[h].resize(half.size());
+      half.download(sums[h].data(), half.size());
+    }
+    for (size_t i = 0; i < sums[0].size(); i += size_of(out))
+      store(out, &sums[0][i], load(out, &sums[0][i]) + load(out, &sums[1][i]));
+    Memory split(place_, sums[0].size());
+    split.upload(sums[0].data(), sums[0].size());
+    return compare_(view(split, c, out), view(whole, c, out), 0).count;
+  }
+
+ private:
+  static ConstView view(const Memory& memory, const ProofCase& c, Dtype out) {
+    // The padding belongs to the comparison: nobody may write there.
+    return ConstView(memory.data(), out, c.m, c.out_stride, c.out_stride);
+  }
+
+  Launch launch() const {
+    Launch launch;
+    launch.device = &place_.device(), launch.stream = place_.stream(), launch.threads = options_.threads;
+    return launch;
+  }
+
+  Memory run_row(const ProofRow& row, const OnPlace& on) const {
+    Memory out = on.output();
+    row.run(on.problem(row.order, out), launch());
+    place_.synchronize();
+    return out;
+  }
+
+  void count(ProvedRow& row, const cuda::Difference& difference, uint64_t outputs, const std::string& what,
+             int64_t cols) {
+    row.outputs += outputs;
+    row.differing += difference.count;
+    if (!difference.count || !row.first.empty()) return;
+    const auto width = static_cast<uint64_t>(cols);
+    row.first = fmt::format("{}: {} of {} outputs, the first at [{},{}]", what, difference.count, outputs,
+                            difference.first / width, difference.first % width);
+  }
+
+  /// The case on the CPU backend, in host memory.
+  std::vector<std::byte> on_the_cpu(const ProofCase& c, Dtype out) const {
+    static const Place cpu(cpu_device());
+    const OnPlace on(cpu, c, out);
+    Memory result = on.output();
+    cpu::gemm(on.problem(result_.order, result), options_.threads);
+    std::vector<std::byte> bytes(result.size());
+    result.download(bytes.data(), bytes.size());
+    return bytes;
+  }
+
+  void run_case(Group& group, const ProofCase& c, XXH3_state_t& digest) {
+    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : c.half;
+    const OnPlace on(place_, c, out);
+    const Memory first = run_row(*group.rows.front(), on);
+    const auto outputs = static_cast<uint64_t>(c.m * c.n);
+    const std::vector<std::byte> cpu = on_the_cpu(c, out);
+    Memory want(place_, cpu.size());
+    want.upload(cpu.data(), cpu.size());
+    // Not the first row's fault: another unit than the Order's, or an Order that is not the unit's.
+    if (compare_(view(first, c, out), view(want, c, out), 0).count) audit_failed_ = true;
+    group.proved[0].outputs += outputs;
+    std::vector<std::byte> bytes(first.size());
+    first.download(bytes.data(), bytes.size());
+    XXH3_64bits_update(&digest, bytes.data(), bytes.size());
+    for (size_t i = 1; i < group.rows.size(); ++i) {
+      const Memory got = run_row(*group.rows[i], on);
+      count(group.proved[i], compare_(view(got, c, out), view(first, c, out), 0), outputs, c.what, c.out_stride);
+    }
+  }
+
+  /// Each row of the tables over batches of the pool, against the pool's rows alone by the first one.
+  void run_sweep(Group& group, const ProofCase& pool, const std::vector<std::pair<int64_t, int64_t>>& batches) {
+    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : pool.half;
+    const OnPlace on(place_, pool, out);
+    Memory alone = on.output();
+    for (int64_t row = 0; row < pool.m; ++row) {
+      GemmProblem p = on.problem(result_.order, alone, row, 1);
+      p.out.data = View(alone.data(), out, pool.m, pool.n, pool.out_stride).at(row, 0);
+      group.rows.front()->run(p, launch());
+    }
+    place_.synchronize();
+    for (size_t i = 0; i < group.rows.size(); ++i)
+      for (const auto& [first, m] : batches) {
+        Memory got = on.output();
+        group.rows[i]->run(on.problem(result_.order, got, first, m), launch());
+        place_.synchronize();
+        const ConstView batch(got.data(), out, m, pool.n, pool.out_stride);
+        const ConstView reference(alone.data(), out, pool.m, pool.n, pool.out_stride);
+        count(group.proved[i], compare_(batch, reference, first), static_cast<uint64_t>(m * pool.n),
+              fmt::format("M sweep, m={} from row {}", m, first), pool.n);
+      }
+  }
+
+  /// The same cases on four streams at once, by every row, against the first row alone.
+  void run_streams(Group& group, const std::vector<ProofCase>& cases) {
+    cuda::Stream streams[kStreams];
+    std::vector<std::unique_ptr<OnPlace>> on;
+    std::vector<Memory> want;
+    const bool fp32 = group.rows.front()->fp32;
+    const auto dtype = [&](int s) { return fp32 ? Dtype::kF32 : cases[static_cast<size_t>(s)].half; };
+    for (int s = 0; s < kStreams; ++s) {
+      const ProofCase& c = cases[static_cast<size_t>(s)];
+      on.push_back(std::make_unique<OnPlace>(place_, c, dtype(s)));
+      want.push_back(run_row(*group.rows.front(), *on.back()));
+    }
+    for (size_t i = 0; i < group.rows.size(); ++i) {
+      std::vector<Memory> got;
+      for (const auto& operands : on) got.push_back(operands->output());
+      place_.synchronize();
+      for (int repeat = 0; repeat < 3; ++repeat)
+        for (int s = 0; s < kStreams; ++s) {
+          Launch concurrent = launch();
+          concurrent.stream = streams[s].get();
+          const auto at = static_cast<size_t>(s);
+          group.rows[i]->run(on[at]->problem(result_.order, got[at]), concurrent);
+        }
+      for (const cuda::Stream& stream : streams) stream.synchronize();
+      for (int s = 0; s < kStreams; ++s) {
+        const auto at = static_cast<size_t>(s);
+        const ProofCase& c = cases[at];
+        count(group.proved[i], compare_(view(got[at], c, dtype(s)), view(want[at], c, dtype(s)), 0),
+              static_cast<uint64_t>(c.m * c.n), "concurrent streams, " + c.what, c.out_stride);
+      }
+    }
+  }
+
+  const ProveOptions& options_;
+  const Place& place_;
+  Comparison compare_;
+  Group groups_[2];  // bf16 and fp16, fp32
+  ProvedOrder result_;
+  bool audit_failed_ = false;
+};
+
+/// Every row that the device can launch, the FIXED one of each Order and kind first.
+std::vector<ProofRow> rows_of(const DeviceInfo& device) {
+  std::vector<ProofRow> rows;
+  const auto fixed = cuda::fixed_tiles();
+  for (bool first : {true, false})
+    for (const Tile& tile : cuda::tiles()) {
+      const bool is_fixed = std::find(fixed.begin(), fixed.end(), tile.name) != fixed.end();
+      const Dtype out = tile.out == OutKind::kFloat ? Dtype::kF32 : Dtype::kBf16;
+      if (!provable(tile) || is_fixed != first || reason_not(tile, device, kAlignment, kAlignment, kAlignment, out))
+        continue;
+      rows.push_back({std::string(tile.name), tile.order, tile.out == OutKind::kFloat,
+                      [&device, &tile](const GemmProblem& p, const Launch& launch) {
+                        gemm(p, choose_named(device, tile.name, p.m(), p.n(), p.k(), p.out.dtype), launch);
+                      }});
+    }
+  return rows;
+}
+
+}  // namespace
+
+bool ProvedOrder::same() const {
+  return std::all_of(rows.begin(), rows.end(), [](const ProvedRow& row) { return row.differing == 0; });
+}
+
+uint64_t ProvedOrder::outputs() const {
+  uint64_t sum = 0;
+  for (const ProvedRow& row : rows) sum += row.outputs;
+  return sum;
+}
+
+bool ProveReport::same() const {
+  return control > 0 && !orders.empty() && !cancelled &&
+         std::all_of(orders.begin(), orders.end(), [](const ProvedOrder& order) { return order.same(); });
+}
+
+ProveReport prove(const ProveOptions& options) {
+  if (options.rounds < 1) bad_input("{} rounds; a proof has one or more", options.rounds);
+  const std::vector<ProofRow> rows = options.rows.empty() ? rows_of(*options.device) : options.rows;
+  std::vector<Order> orders;
+  for (const OrderSpec& order : kOrders)
+    if (std::any_of(rows.begin(), rows.end(), [&](const ProofRow& row) { return row.order == order.order; }))
+      orders.push_back(order.order);
+  if (orders.empty())
+    throw Error(ErrorCode::kNoDevice,
+                options.device->is_cpu()
+                    ? "the CPU backend is what rows are held to: there is nothing to prove without a GPU"
+                    : fmt::format("{}: {}", describe(*options.device),
+                                  reason_against(options.device->arch, Order::kHopperFast, OutKind::kHalf)
+                                      .value_or("no row of this build fits the device")));
+  const Place place(*options.device);
+  ProveReport report;
+  for (size_t i = 0; i < orders.size(); ++i) {
+    OrderProof proof(options, place, orders[i], rows);
+    const auto progress = [&](double done, const std::string& what) {
+      if (options.cancel && *options.cancel) return false;
+      const double share = (static_cast<double>(i) + done / options.rounds) / static_cast<double>(orders.size());
+      if (options.progress) options.progress(share, fmt::format("{} {}", name(orders[i]), what));
+      return true;
+    };
+    proof.run(progress);
+    report.cancelled = options.cancel && *options.cancel;
+    report.orders.push_back(proof.result());
+    if (report.cancelled) return report;
+    const uint64_t control = proof.control();
+    report.control = i == 0 ? control : std::min(report.control, control);
+  }
+  return report;
+}
+
+}  // namespace samebits

@@ -1,0 +1,241 @@
+// One row of a table for GPUs whose FP8 matrix unit is the warp's mma.sync: Ada (sm89.def) and consumer Blackwell
+// (sm120.def). Tiles come through cp.async into a ring of shared-memory stages; warps multiply m16n8k32 blocks.
+// Why not CUTLASS 2.x: its iterators load the remainder of K first, so with K not a multiple of the K tile its partial
+// sums are cut at other places than the contract's, and its promotion interval is tied to the K tile.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <string>
+
+#include "cuda/launch.h"
+#include "cuda/operands.h"
+#include "cuda/tile.h"
+
+namespace samebits::cuda {
+
+/// The schedule words of the tables: warps along the rows and along the columns of the tile.
+struct Warps4x1 {
+  static constexpr int kRows = 4, kCols = 1;
+};
+struct Warps2x2 {
+  static constexpr int kRows = 2, kCols = 2;
+};
+struct Warps2x4 {
+  static constexpr int kRows = 2, kCols = 4;
+};
+
+struct MmaParams {
+  const uint8_t *x, *y;  // first and second operand of the MMA: tokens and weight, or swapped
+  int64_t x_stride, y_stride, out_stride;
+  int x_rows, y_rows, k, tiles_x, tiles_y;
+  const float *scale_a, *scale_b;
+  const void* bias;
+  void* out;
+  bool per_token, per_channel, fp16;
+};
+
+template <class Row>
+__global__ void mma_kernel(const MmaParams p);
+
+/// kArch makes the kernel's symbol the architecture's own: two objects that register one host stub would take each
+/// other's code.
+template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+struct Mma {
+  static constexpr bool kSwapped = kOperands == Operands::Swapped;
+  static constexpr int kPromoteEvery = spec(kOrder).promote_every;
+  static constexpr bool kPromoted = kPromoteEvery != 0;
+  static constexpr int kThreads = 32 * Schedule::kRows * Schedule::kCols;
+  static constexpr int kWarpM = kTileM / Schedule::kRows, kWarpN = kTileN / Schedule::kCols;
+  static constexpr int kBlocksM = kWarpM / 16, kBlocksN = kWarpN / 8;  // MMAs of a warp
+  static constexpr int kChunks = kTileK / 16;                          // of 16 bytes in a row of a stage
+  static constexpr int kStageBytes = (kTileM + kTileN) * kTileK;
+  // Two blocks share the 100 KB of an SM.
+  static constexpr int kStages = std::clamp((48 << 10) / kStageBytes, 2, 5);
+  static constexpr int kTokens = kSwapped ? kTileN : kTileM, kChannels = kSwapped ? kTileM : kTileN;
+  static constexpr int kOutBytes = kOut == OutKind::kHalf ? 2 : 4;
+  static constexpr int kPitch = kChannels * kOutBytes + 16;  // bytes between tokens of the staged output
+  static constexpr int kBytes = std::max(kStages * kStageBytes, kTokens* kPitch);
+  static constexpr int kGroup = 8;  // tiles along x that run before the next one along y: keeps both in L2
+  static_assert(kTileM % (16 * Schedule::kRows) == 0 && kTileN % (16 * Schedule::kCols) == 0, "whole MMAs, in pairs");
+  static_assert(kTileK == 64 || kTileK == 128, "the swizzle is for rows of 64 and 128 bytes");
+  static_assert((kTileM + kTileN) * kChunks % kThreads == 0, "every thread loads as many chunks");
+  static_assert(!kPromoted || kPromoteEvery % kTileK == 0, "K tile must divide the promotion interval");
+
+  /// Where chunk `chunk` of a row lies: eight rows of one chunk are in eight different groups of banks.
+  static __device__ int at(int row, int chunk) {
+    return row * kTileK + (kChunks == 8 ? chunk ^ row % 8 : chunk ^ row / 2 % 4) * 16;
+  }
+
+  static __device__ void load(const MmaParams& p, uint32_t stage, int x0, int y0, int k0) {
+#pragma unroll
+    for (int i = 0; i < (kTileM + kTileN) * kChunks / kThreads; ++i) {
+      const int index = i * kThreads + threadIdx.x, row = index / kChunks, chunk = index % kChunks;
+      const bool is_x = row < kTileM;
+      const int from_row = is_x ? x0 + row : y0 + row - kTileM, k = k0 + chunk * 16;
+      const bool inside = k < p.k && from_row < (is_x ? p.x_rows : p.y_rows);  // K is a multiple of 16
+      const uint8_t* from = is_x ? p.x + from_row * p.x_stride : p.y + from_row * p.y_stride;
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(stage + at(row, chunk)),
+                   "l"(inside ? from + k : p.x), "r"(inside ? 16 : 0));  // of 0 bytes: writes zeros
+    }
+  }
+
+  static __device__ void ldmatrix(uint32_t (&r)[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address));
+  }
+
+  static __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+
+  /// One stage, in order of K.
+  static __device__ void advance(float (&acc)[kBlocksM][kBlocksN][4], uint32_t stage, int warp_m, int warp_n) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < kTileK / 32; ++k) {
+      uint32_t a[kBlocksM][4], b[kBlocksN / 2][4];  // b: two blocks of 8 columns, each two halves of K
+#pragma unroll
+      for (int i = 0; i < kBlocksM; ++i) ldmatrix(a[i], stage + at(warp_m + i * 16 + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+      for (int j = 0; j < kBlocksN / 2; ++j)
+        ldmatrix(b[j], stage + at(kTileM + warp_n + j * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+#pragma unroll
+      for (int i = 0; i < kBlocksM; ++i)
+#pragma unroll
+        for (int j = 0; j < kBlocksN; ++j) multiply(acc[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+    }
+  }
+
+  static __device__ float widen(const MmaParams& p, int channel) {
+    if constexpr (kOut == OutKind::kFloat) return static_cast<const float*>(p.bias)[channel];
+    const uint16_t bits = static_cast<const uint16_t*>(p.bias)[channel];
+    return p.fp16 ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
+  }
+
+  static __device__ void put(const MmaParams& p, uint8_t* to, float y) {
+    if constexpr (kOut == OutKind::kFloat)
+      *reinterpret_cast<float*>(to) = y;
+    else
+      *reinterpret_cast<uint16_t*>(to) =
+          p.fp16 ? __half_as_ushort(__float2half_rn(y)) : __bfloat16_as_ushort(__float2bfloat16_rn(y));
+  }
+
+  /// t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)), through shared memory.
+  static __device__ void store(const MmaParams& p, const float (&acc)[kBlocksM][kBlocksN][4], uint8_t* shared, int x0,
+                               int y0, int warp_m, int warp_n) {
+    const int m = kSwapped ? p.y_rows : p.x_rows, n = kSwapped ? p.x_rows : p.y_rows;
+    const int token0 = kSwapped ? y0 : x0, channel0 = kSwapped ? x0 : y0, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < kBlocksM; ++i)
+#pragma unroll
+      for (int j = 0; j < kBlocksN; ++j)
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          const int row = warp_m + i * 16 + lane / 4 + r / 2 * 8, col = warp_n + j * 8 + lane % 4 * 2 + r % 2;
+          const int token = kSwapped ? col : row, channel = kSwapped ? row : col;
+          if (token0 + token >= m || channel0 + channel >= n) continue;
+          const float t = __fmul_rn(p.scale_a[p.per_token ? token0 + token : 0], acc[i][j][r]);
+          const float scale_b = p.scale_b[p.per_channel ? channel0 + channel : 0];
+          const float y = p.bias ? __fmaf_rn(scale_b, t, widen(p, channel0 + channel)) : __fmul_rn(scale_b, t);
+          put(p, shared + token * kPitch + channel * kOutBytes, y);
+        }
+    __syncthreads();
+    constexpr int kVectors = kChannels * kOutBytes / 16, kStep = 16 / kOutBytes;  // N is a multiple of 16 channels
+    for (int i = threadIdx.x; i < kTokens * kVectors; i += kThreads) {
+      const int token = i / kVectors, channel = i % kVectors * kStep;
+      if (token0 + token >= m || channel0 + channel >= n) continue;
+      uint8_t* row = static_cast<uint8_t*>(p.out) + (token0 + token) * p.out_stride * kOutBytes;
+      *reinterpret_cast<uint4*>(row + int64_t{channel0 + channel} * kOutBytes) =
+          *reinterpret_cast<const uint4*>(shared + token * kPitch + channel * kOutBytes);
+    }
+  }
+
+  static __device__ void run(const MmaParams& p, uint8_t* shared) {
+    const auto ring = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    const int per_group = kGroup * p.tiles_y, group = blockIdx.x / per_group, rest = blockIdx.x - group * per_group;
+    const int width = min(kGroup, p.tiles_x - group * kGroup);
+    const int x0 = (group * kGroup + rest % width) * kTileM, y0 = rest / width * kTileN;
+    const int warp = threadIdx.x / 32;
+    const int warp_m = warp / Schedule::kCols * kWarpM, warp_n = warp % Schedule::kCols * kWarpN;
+    const int steps = (p.k + kTileK - 1) / kTileK;
+    float acc[kBlocksM][kBlocksN][4] = {}, total[kBlocksM][kBlocksN][4] = {};
+    const auto promote = [&] {
+#pragma unroll
+      for (int i = 0; i < kBlocksM * kBlocksN * 4; ++i) {
+        float &sum = (&total[0][0][0])[i], &chain = (&acc[0][0][0])[i];
+        sum = __fadd_rn(sum, chain), chain = 0.0f;
+      }
+    };
+#pragma unroll
+    for (int s = 0; s < kStages - 1; ++s) {
+      if (s < steps) load(p, ring + s * kStageBytes, x0, y0, s * kTileK);
+      asm volatile("cp.async.commit_group;");
+    }
+    for (int s = 0; s < steps; ++s) {
+      asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2));
+      __syncthreads();  // stage s is there, and stage s - 1 is free
+      if (const int next = s + kStages - 1; next < steps)
+        load(p, ring + next % kStages * kStageBytes, x0, y0, next * kTileK);
+      asm volatile("cp.async.commit_group;");
+      advance(acc, ring + s % kStages * kStageBytes, warp_m, warp_n);
+      if constexpr (kPromoted)
+        if ((s + 1) * kTileK % kPromoteEvery == 0 || s + 1 == steps) promote();
+    }
+    asm volatile("cp.async.wait_group 0;");
+    __syncthreads();
+    store(p, kPromoted ? total : acc, shared, x0, y0, warp_m, warp_n);
+  }
+
+  static void launch(const GemmProblem& q, const Launch& launch) {
+    const auto &x = kSwapped ? q.b : q.a, &y = kSwapped ? q.a : q.b;
+    MmaParams p{};
+    p.x = static_cast<const uint8_t*>(x.data), p.x_stride = x.row_stride;
+    p.y = static_cast<const uint8_t*>(y.data), p.y_stride = y.row_stride;
+    p.out = q.out.data, p.out_stride = q.out.row_stride;
+    const int64_t tiles_x = (x.rows + kTileM - 1) / kTileM, tiles_y = (y.rows + kTileN - 1) / kTileN;
+    if (tiles_x * tiles_y > INT32_MAX || std::max({q.m(), q.n(), q.k()}) > INT32_MAX - 1024)
+      throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) +
+                                               " k=" + std::to_string(q.k()) + " are more than this row counts");
+    p.x_rows = static_cast<int>(x.rows), p.y_rows = static_cast<int>(y.rows), p.k = static_cast<int>(q.k());
+    p.tiles_x = static_cast<int>(tiles_x), p.tiles_y = static_cast<int>(tiles_y);
+    p.scale_a = q.scale_a.data, p.per_token = !q.scale_a.is_per_tensor();
+    p.scale_b = q.scale_b.data, p.per_channel = !q.scale_b.is_per_tensor();
+    p.bias = q.bias.data, p.fp16 = q.out.dtype == Dtype::kF16;
+    const Grid grid{static_cast<unsigned>(tiles_x * tiles_y), kThreads, 1, kBytes};
+    allow_all_shared_memory(&mma_kernel<Mma>, 0, *launch.device);
+    launch_kernel("mma_kernel", &mma_kernel<Mma>, grid, launch, p);
+  }
+
+  static const TileKernel kKernel;
+};
+
+template <class Row>
+__global__ void __launch_bounds__(Row::kThreads) mma_kernel(const MmaParams p) {
+  extern __shared__ __align__(128) uint8_t shared[];
+#if __CUDA_ARCH__ >= 900  // a dependent launch: the operands are there, and what is older has ended
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+  Row::run(p, shared);
+}
+
+template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+const TileKernel Mma<kArch, kTileM, kTileN, kTileK, Schedule, kOperands, kOrder, kOut>::kKernel{kBytes, &Mma::launch};
+
+}  // namespace samebits::cuda
+
+// One kernel and its symbol `kernel_<name>` in the table's namespace, which tables.cpp declares from the same row.
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)  \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                      \
+  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                              \
+  extern const TileKernel kernel_##name;                                                                          \
+  const TileKernel kernel_##name = Mma<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule, Operands::operands, \
+                                       Order::k##order, OutKind::k##out>::kKernel;                                \
+  }

@@ -1,0 +1,32 @@
+// What the words of sm100.def mean: tcgen05 by one SM or by a pair. The same table is built for sm_100 and sm_103.
+#pragma once
+#include "cuda/cutlass3.cuh"
+
+namespace samebits::cuda::SAMEBITS_TABLE {
+
+// Note: launched plainly, not as dependents of the previous kernel: nobody has seen these kernels wait for it.
+struct OneSm {
+  static constexpr bool kWaitsBeforeTrigger = false;
+  template <bool kPromoted>
+  using Mainloop = cutlass::gemm::KernelTmaWarpSpecialized1SmSm100;
+  using Epilogue = cutlass::epilogue::TmaWarpSpecialized1Sm;
+};
+struct TwoSm {
+  static constexpr bool kWaitsBeforeTrigger = false;
+  template <bool kPromoted>
+  using Mainloop = cutlass::gemm::KernelTmaWarpSpecialized2SmSm100;
+  using Epilogue = cutlass::epilogue::TmaWarpSpecialized2Sm;
+};
+
+}  // namespace samebits::cuda::SAMEBITS_TABLE
+
+// One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)    \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                        \
+  static_assert(spec(Order::k##order).promote_every == 0, "tcgen05 keeps its sums in tensor memory: no promotion"); \
+  extern const TileKernel kernel_##name;                                                                            \
+  const TileKernel kernel_##name =                                                                                  \
+      Cutlass3Tile<cutlass::arch::Sm100, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,      \
+                   cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, Operands::operands, \
+                   Order::k##order, OutKind::k##out>::kKernel;                                                      \
+  }
