@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Token ids and logprobs of prompts alone and in batches, for each arm: one process, one JSON line, one hash each.
 
-The verdict: invariant arms give every prompt the same bits alone and in batches, samebits those of vLLM's
+The verdict: invariant arms give every prompt the same bits alone and in batches, samebits-fp8 those of vLLM's
 batch-invariant kernel, and the default arm, which must differ, does. Exit codes: 0 all of that holds, 1 not.
 
 Dummy weights give every prompt the same logits, so such a test could not fail: `--random CONFIG` writes random weights
@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="Qwen/Qwen3-1.7B", help="a name or a folder with real weights")
     parser.add_argument("--random", type=Path, metavar="CONFIG", help="random weights for this configuration instead")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "vllm", "samebits"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "vllm", "samebits-fp8", "samebits"])
     parser.add_argument("--new-tokens", type=int, default=24)
     parser.add_argument("--filler", type=int, default=40, help="other prompts in the crowded batch")
     parser.add_argument("--parallel", action="store_true", help="start all arms at once on one GPU, 10 GB and their weights each")

@@ -70,7 +70,7 @@ def test_an_arm_with_another_kernel_is_an_error(run, monkeypatch, script):
     [
         ("", "as it should be"),
         ("samebits-batch", "samebits: prompts differ from alone: {'alone': 0, 'batch': 8, 'crowded': 8}"),
-        ("samebits-token", "samebits: other token ids or logprobs than vLLM's batch-invariant kernel"),
+        ("samebits-token", "samebits-fp8: other token ids or logprobs than vLLM's batch-invariant kernel"),
         ("default-invariant", "default: the control arm does not depend on the batch, so this test shows nothing"),
         ("vllm-constant", "vllm: only 1 of 8 prompts differ from each other"),
     ],
@@ -79,15 +79,15 @@ def test_tokens_verdict(run, tmp_path, monkeypatch, disturb, sentence):
     monkeypatch.setenv("FAKE_DISTURB", disturb)
     done = run("vllm_tokens.py")
     assert done.returncode == (1 if disturb else 0) and sentence in done.stdout.splitlines(), done.stdout
-    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits"]
+    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits-fp8", "samebits"]
 
 
 def test_latency_asks_the_same_engines_for_tokens(run, tmp_path, monkeypatch):
-    options = ["--iterations", "1", "--real-weights", "--tokens", "--arms", "default", "vllm", "samebits"]
+    options = ["--iterations", "1", "--real-weights", "--tokens", "--arms", "default", "vllm", "samebits-fp8"]
     assert run("vllm_latency.py", *options).returncode == 0
-    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits"]
+    assert [row["arm"] for row in lines(tmp_path / "out" / "tokens.jsonl")] == ["default", "vllm", "samebits-fp8"]
     monkeypatch.setenv("FAKE_DISTURB", "samebits-token")
     done = run("vllm_latency.py", *options)
-    assert done.returncode == 1 and "samebits: other token ids or logprobs" in done.stdout
+    assert done.returncode == 1 and "samebits-fp8: other token ids or logprobs" in done.stdout
     done = run("vllm_latency.py", "--tokens")
     assert done.returncode == 2 and "dummy weights" in done.stdout
