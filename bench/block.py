@@ -13,46 +13,35 @@ had other bits than its Order.
 import argparse
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 
-from run import TorchRowwise, device_name, torch_line
+from peers import cells_of, run_peer, summary
+from run import Rowwise, device_name
 
 ORDER, BLOCK = "hopper-block128", 128
 SHAPES, M = "deepseek-v3,qwen3-1.7b,llama3-8b", "1,4,8,16,32,64,128,256,512,1024,4096,8192"
 
 
-class BlockPeer(TorchRowwise):
-    """A peer with scales of 1x128 and 128x128: `multiply(a, b, scale_a, scale_b)` on one weight shape."""
+class BlockPeer(Rowwise):
+    """`multiply(a, b, scale_a, scale_b)` with scales of 1x128, tokens fastest, and 128x128 on one weight shape."""
 
-    def __init__(self, torch, multiply: Callable, max_m: int, n: int, k: int) -> None:
-        self.multiply, self.blocks, self.scales = multiply, -(-k // BLOCK), {}
-        self.block_a = torch.rand(self.blocks, max_m, device="cuda") * 0.01 + 0.001
-        self.block_b = torch.rand(-(-n // BLOCK), self.blocks, device="cuda") * 0.01 + 0.001
-        super().__init__(torch, max_m, n, k)
+    def make(self, max_m: int, n: int, k: int) -> None:
+        super().make(max_m, n, k)
+        blocks = -(-k // BLOCK)
+        self.all_a = self.torch.rand(blocks, max_m, device="cuda") * 0.01 + 0.001
+        self.scale_b = self.torch.rand(-(-n // BLOCK), blocks, device="cuda") * 0.01 + 0.001
+        self.scales: dict = {}
 
     def operands(self, m: int, copy: int) -> tuple:
         a, b, _, _ = super().operands(m, copy)
-        # Tokens fastest, of this batch alone: both peers ask for it.
-        return a, b, self.block_a[:, :m].contiguous().t(), self.block_b
+        if m not in self.scales:  # of this batch alone: both peers ask for dense columns
+            self.scales[m] = self.all_a[:, :m].contiguous().t()
+        return a, b, self.scales[m], self.scale_b
 
-    def run(self, m: int, copy: int):
-        if m not in self.scales:
-            self.scales[m] = self.operands(m, 0)[2]
-        a, b, _, _ = super().operands(m, copy)
-        return self.multiply(a, b, self.scales[m], self.block_b)
-
-    def bits(self, m: int, samebits) -> dict:
-        got = self.run(m, 0).view(self.torch.int16)
-        found = {"same_bits": None}
-        if samebits:
-            ours = samebits.block_scaled_mm(*self.operands(m, 0))
-            found["same_bits"] = self.torch.equal(got, ours.view(self.torch.int16))
-        if m < len(self.largest):
-            found["invariant"] = self.torch.equal(got, self.largest[:m].view(self.torch.int16))
-        return found
+    def ours(self, m: int, samebits):
+        return samebits.block_scaled_mm(*self.operands(m, 0))
 
 
 def vllm_multiply(torch) -> Callable:
@@ -95,48 +84,6 @@ def torch_multiply(torch) -> Callable:
     return multiply
 
 
-def run_peer(name: str, make: Callable, torch, cells: dict, rounds: int, file) -> None:
-    """Appends a line of the peer for each cell of samebits: {(shape, n, k): lines}."""
-    try:
-        multiply = make(torch)
-    except (ImportError, RuntimeError, AttributeError) as error:
-        return print(f"{name} is left out: {error}")
-    try:
-        import samebits
-    except ImportError:
-        samebits = None
-    for (shape, n, k), ours in cells.items():
-        side = None
-        try:
-            side = BlockPeer(torch, multiply, max(line["m"] for line in ours), n, k)
-        except RuntimeError as error:
-            print(f"{name} {shape} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
-            continue
-        for line in ours:
-            try:
-                us = side.microseconds(line["m"], line["us"], rounds)
-                made = torch_line(line, us, side.bits(line["m"], samebits), torch.__version__) | {"kernel": name}
-            except RuntimeError as error:
-                print(f"{name} {shape} m={line['m']} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
-                continue
-            print(json.dumps(made, separators=(",", ":")), file=file, flush=True)
-            print(f"{name} {shape} m={line['m']}: {us:.2f} us, samebits {line['us']:.2f}, {us / line['us']:.2f}"
-                  f"{'' if made.get('invariant', True) else ', other bits than at the largest M'}", flush=True)
-
-
-def summary(lines: list[dict]) -> None:
-    """Geometric mean and worst cell of each peer's time over samebits', by M."""
-    ours = {(x["n"], x["k"], x["m"]): x["us"] for x in lines if x["kernel"] == "samebits" and "m" in x}
-    for name in ("vllm-block", "torch-block"):
-        ratios = [(x["us"] / ours[x["n"], x["k"], x["m"]], x) for x in lines if x["kernel"] == name]
-        for what, low, high in (("M <= 64", 0, 64), ("65 to 511", 65, 511), ("M >= 512", 512, 1 << 30)):
-            part = [(r, x) for r, x in ratios if low <= x["m"] <= high]
-            if part:
-                worst, cell = min(part, key=lambda p: p[0])
-                mean, where = statistics.geometric_mean(r for r, _ in part), f"{cell['n']}x{cell['k']} m={cell['m']}"
-                print(f"{name} {what}: {mean:.2f} (worst {worst:.2f}, {where})")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     root = pathlib.Path(__file__).resolve().parent.parent
@@ -157,15 +104,13 @@ def main() -> int:
         return code
     import torch
 
-    cells: dict[tuple, list[dict]] = {}
-    for line in map(json.loads, args.out.read_text().splitlines()):
-        if line["kernel"] == "samebits" and "shape" in line:
-            cells.setdefault((line["shape"], line["n"], line["k"]), []).append(line)
+    with args.out.open() as file:
+        cells = cells_of((json.loads(line) for line in file), ORDER)
     makers = {"vllm-block": vllm_multiply, "torch-block": torch_multiply}
     with args.out.open("a") as file:
         for name in args.peers.split(","):
-            run_peer(name, makers[name], torch, cells, args.rounds, file)
-    summary([json.loads(line) for line in args.out.read_text().splitlines()])
+            run_peer(name, makers[name], BlockPeer, torch, cells, args.rounds, file)
+    summary([json.loads(line) for line in args.out.read_text().splitlines()], makers)
     return code
 
 

@@ -39,7 +39,7 @@ const std::vector<DeviceInfo>& known_devices() {
   return devices;
 }
 
-using Key = std::tuple<Order, int64_t, int64_t>;  // order, n, k
+using Key = std::tuple<Order, int64_t, int64_t, bool>;  // order, n, k, weight-only
 using Results = std::map<Key, std::vector<ShapeTimes>>;
 
 /// Rows that carry the costs under test: predicted_us() and make_rule() see these, not the table's.
@@ -68,7 +68,7 @@ void read_results(const std::string& path, const std::vector<Tile>& rows, Result
                                   [&](const Tile& tile) { return tile.name == kernel.substr(kPrefix.size()); });
     if (row == rows.end()) continue;  // a row that the table no longer has
     const DeviceInfo& device = device_called(json.at("device"));
-    auto& shapes = results[{row->order, json.at("n"), json.at("k")}];
+    auto& shapes = results[{row->order, json.at("n"), json.at("k"), row->weight_only}];
     auto times = std::find_if(shapes.begin(), shapes.end(), [&](const ShapeTimes& t) { return t.device == &device; });
     if (times == shapes.end()) times = shapes.insert(shapes.end(), {&device, {}});
     times->us[json.at("m")][&*row] = json.at("us");
@@ -87,7 +87,7 @@ void fit_costs(const Results& results, int64_t without_n, int64_t without_k, std
   constexpr int kPower = 6;
   std::map<const Tile*, std::vector<Sample>> samples;
   for (const auto& [key, shapes] : results) {
-    const auto [order, n, k] = key;
+    const auto [order, n, k, weight_only] = key;
     if (n == without_n && k == without_k) continue;
     for (const ShapeTimes& t : shapes)
       for (const auto& [m, us] : t.us)
@@ -121,7 +121,7 @@ using Scores = std::map<std::pair<std::string, Order>, Score>;
 /// `choice` names the row for each measured cell of a shape.
 template <class Choice>
 void score(const Key& key, const std::vector<ShapeTimes>& shapes, Scores& scores, Choice&& choice) {
-  const auto [order, n, k] = key;
+  const auto [order, n, k, weight_only] = key;
   for (const ShapeTimes& t : shapes)
     for (const auto& [m, us] : t.us)
       scores[{t.device->name, order}].add(best_of(us) / us.at(choice(t, m, us)), fmt::format("{}x{} m={}", n, k, m));
@@ -179,16 +179,17 @@ void score_rule(const Key& key, const std::vector<ShapeTimes>& shapes, const Sha
   });
 }
 
-/// The lines of one shape: one for all devices if no measured cell loses more than 1 %.
+/// The lines of one shape: one for all devices if no measured cell loses more than 1 %. A line does not say which
+/// operands it is for: weight-only rows are chosen by their predicted times alone.
 std::vector<Line> lines_of(const Key& key, const std::vector<ShapeTimes>& shapes, Scores& scores) {
-  const auto [order, n, k] = key;
+  const auto [order, n, k, weight_only] = key;
   std::vector<ShapeTimes> all, slow, fast;
   for (const ShapeTimes& t : shapes) {
     if (t.device->sms != kMeasuredSms) continue;
     all.push_back(t);
     (t.device->gbps < kFastMemoryGbps ? slow : fast).push_back(t);
   }
-  if (all.empty()) return {};
+  if (all.empty() || weight_only) return {};
   const ShapeRule rule = make_rule(order, n, k, all);
   Scores own;
   score_rule(key, all, rule, own);

@@ -3,9 +3,6 @@
 // it adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
 // Overlap::kWeight the ring fills with weights before the previous kernel of the stream has ended.
 #pragma once
-#include <cuda.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cutlass/arch/barrier.h>
@@ -118,7 +115,13 @@ struct Ring : Row {
     const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
                    x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;
     cutlass::arch::wait_on_dependent_grids();
+    // Note: CUTLASS's barriers do not say that they order memory, so the compiler may move plain loads across them.
+    const auto acquire = [&](int stage, uint32_t phase) {
+      full[stage].wait(phase);
+      asm volatile("" ::: "memory");
+    };
     const auto release = [&](int stage) {
+      asm volatile("" ::: "memory");
       if (lane < kCluster) empty[stage].arrive(lane);
     };
     // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's
@@ -207,7 +210,7 @@ struct Ring : Row {
       };
       if constexpr (kDouble) {  // a partial sum is added while the next one is multiplied
         const auto start = [&](float(&d)[kBlocks][kAcc], int step) {
-          full[at.stage].wait(at.phase);
+          acquire(at.stage, at.phase);
           issue(d, at.stage, 0, true);
           step_done(step);
         };
@@ -228,7 +231,7 @@ struct Ring : Row {
         }
       } else {
         for (int step = 0; step < p.steps; ++step) {
-          full[at.stage].wait(at.phase);
+          acquire(at.stage, at.phase);
           if constexpr (kWidens) {
             const uint8_t* const stage = ring + at.stage * (p.g.x_bytes + p.g.y_bytes);
 #pragma unroll

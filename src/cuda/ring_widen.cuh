@@ -51,7 +51,11 @@ struct Widened {
   /// Only `rows` of the 64 were loaded: a warp without any of them has nothing to widen.
   __device__ void load(const uint8_t* block, int rows) {
     const int thread = threadIdx.x % 128, g = thread % 32 / 4, t = thread % 4;
-    if (thread / 32 * 16 >= rows) return;
+    if (thread / 32 * 16 >= rows) {
+      for (auto& step : fragment)
+        for (uint32_t& pair : step) pair = 0;
+      return;
+    }
     const uint8_t* const row = block + (thread / 32 * 16 + g) * 128 + 2 * t;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
