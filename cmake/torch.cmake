@@ -10,7 +10,7 @@ if(failed)
 endif()
 message(STATUS "samebits: torch headers from ${SAMEBITS_TORCH_DIR}")
 
-add_library(samebits_torch MODULE src/torch/ops.cpp src/torch/fused.cpp)
+add_library(samebits_torch MODULE src/torch/ops.cpp src/torch/quantize.cpp src/torch/fused.cpp)
 set_target_properties(samebits_torch PROPERTIES OUTPUT_NAME _C PREFIX "" CXX_VISIBILITY_PRESET hidden)
 # The oldest torch that this binary loads with, 2.11, whatever the headers' version.
 target_compile_definitions(samebits_torch PRIVATE TORCH_TARGET_VERSION=0x020b000000000000)

@@ -14,6 +14,7 @@ quantizer; :func:`load_rules` takes kernels measured on your GPU,
 
 from typing import Any
 
+from . import fakes as _fakes
 from .convert import calibrate, convert, explain
 from .fused import (
     add_rms_norm,

@@ -9,7 +9,8 @@ row must be adjacent.
 import torch
 from torch import Tensor
 
-from .ops import FP8, group_scales
+from .fakes import group_scales
+from .ops import FP8
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:

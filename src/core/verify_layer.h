@@ -71,8 +71,9 @@ class LayerProof {
   int64_t n_padded_, k_padded_;     // as a GPU kernel takes them
   std::vector<float> activations_;  // [pool_rows, k]
   std::vector<std::byte> pool_;  // [pool_rows, k_padded] in pool_dtype_: e4m3, or the dtype under proof (16-bit Orders)
-  Dtype pool_dtype_ = Dtype::kF32;   // fp32: not made yet
-  std::vector<float> pool_scale_;    // pool_rows values, 1 when static, [pool_rows, k_blocks] with block scales, none for a pool that is not FP8
+  Dtype pool_dtype_ = Dtype::kF32;  // fp32: not made yet
+  std::vector<float> pool_scale_;  // pool_rows values, 1 when static, [pool_rows, k_blocks] with block scales, none for
+                                   // a pool that is not FP8
   std::vector<uint16_t> bias_host_;  // n_padded values in the dtype under proof, or none
   Memory a_, scale_a_;               // the pool twice, so that every rotation is one window
   Memory weight_, widened_, scale_b_, bias_;

@@ -8,8 +8,8 @@ namespace samebits::cuda {
 
 // The wave model. A 64-row MMA block costs the same however many rows it holds, so fewer rows for each block are free
 // as long as loading them is the bottleneck: they spread a small weight over all SMs and even out the last wave.
-// Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes. What
-// a cluster shares is read once for all its blocks, and it is the reading that is short (docs/measured.md).
+// Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes.
+// What a cluster shares is read once for all its blocks, and it is the reading that is short (docs/measured.md).
 RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms, int64_t shared_memory) {
   constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
   RingGeometry g{};
@@ -26,7 +26,8 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
     const double waves = static_cast<double>(ceil_div(tiles_x * g.tiles_y, slots));
     const double mma = 64.0 * s.blocks * s.cols / kMacs;
-    const double load = (static_cast<double>(rows) * s.blocks / s.ratio + static_cast<double>(cols) / s.cluster) / kBytesIn;
+    const double load =
+        (static_cast<double>(rows) * s.blocks / s.ratio + static_cast<double>(cols) / s.cluster) / kBytesIn;
     const double cost = waves * (std::max(mma, load) * static_cast<double>(k_bytes) + kTileClocks);
     if (g.rows && cost >= best * 0.999) continue;
     best = cost;

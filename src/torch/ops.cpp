@@ -1,5 +1,6 @@
 // torch.ops.samebits: checks that need torch's words, output allocation, device and stream; the work is in src/core.
-// Loaded by python/samebits/ops.py. Schemas and docstrings are there; fakes for torch.compile too.
+// Here the products and what they share; the other ops are in quantize.cpp and fused.cpp. Loaded by
+// python/samebits/ops.py, which has the docstrings; what torch.compile needs is in fakes.py.
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/c/shim.h>
@@ -9,13 +10,11 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <tuple>
 #include <vector>
 
 #include "core/overlap.h"
 #include "cuda/cuda.h"
 #include "samebits/prove.h"
-#include "samebits/quantize.h"
 #include "samebits/rules.h"
 #include "torch/view.h"
 
@@ -252,79 +251,6 @@ void cutlass_scaled_mm(Tensor out, const Tensor& a, const Tensor& b, const Tenso
   run(p, place, a, Overlap::kLaunch);  // vLLM's schema cannot say that b is ready
 }
 
-using Quantized = std::tuple<Tensor, Tensor>;
-
-Quantized quantize_per_token_padded(const Tensor& x, int64_t columns, std::optional<Tensor> scale_ub) {
-  const Place place(x);
-  const View view = view_of("x", x);
-  Tensor q = empty(x, {view.rows, columns}, ScalarType::Float8_e4m3fn);
-  Tensor scale = empty(x, {view.rows, 1}, ScalarType::Float);
-  quantize_per_token(view, view_of("q", q), static_cast<float*>(scale.data_ptr()), upper_bound(place, scale_ub),
-                     place.launch());
-  return {q, scale};
-}
-
-Quantized quantize_per_token_op(const Tensor& x, std::optional<Tensor> scale_ub) {
-  return quantize_per_token_padded(x, view_of("x", x).cols, std::move(scale_ub));
-}
-
-Tensor quantize_static_padded(const Tensor& x, const Tensor& scale, int64_t columns) {
-  const Place place(x);
-  const View view = view_of("x", x);
-  place.check("scale", scale);
-  if (scale.numel() != 1 || scale.scalar_type() != ScalarType::Float)
-    bad_input("scale has shape {}; a static scale is one float32 value", shape_of(scale));
-  Tensor q = empty(x, {view.rows, columns}, ScalarType::Float8_e4m3fn);
-  quantize_static(view, static_cast<const float*>(scale.data_ptr()), view_of("q", q), place.launch());
-  return q;
-}
-
-Tensor quantize_static_op(const Tensor& x, const Tensor& scale) {
-  return quantize_static_padded(x, scale, view_of("x", x).cols);
-}
-
-Quantized quantize_per_group_op(const Tensor& x, std::optional<int64_t> columns, bool power_of_two) {
-  const Place place(x);
-  const View view = view_of("x", x);
-  Tensor q = empty(x, {view.rows, columns.value_or(view.cols)}, ScalarType::Float8_e4m3fn);
-  Tensor scale = empty_group_scales(x, view.rows, view.cols);
-  quantize_per_group(view, view_of("q", q), groups_of(scale, power_of_two), place.launch());
-  return {q, scale};
-}
-
-Quantized quantize_weight_blocks(const Tensor& w) {
-  const Place place(w);
-  const View view = view_of("w", w);
-  Tensor q = empty(w, {view.rows, view.cols}, ScalarType::Float8_e4m3fn);
-  Tensor scale = empty(w, {(view.rows + kGroup - 1) / kGroup, (view.cols + kGroup - 1) / kGroup}, ScalarType::Float);
-  quantize_weight(view, Granularity::kPerBlock, view_of("q", q), static_cast<float*>(scale.data_ptr()), "w",
-                  place.launch());
-  return {q, scale};
-}
-
-Quantized quantize_weight_op(const Tensor& w, bool per_channel) {
-  const Place place(w);
-  const View view = view_of("w", w);
-  Tensor q = empty(w, {view.rows, view.cols}, ScalarType::Float8_e4m3fn);
-  Tensor scale = empty(w, {per_channel ? view.rows : 1}, ScalarType::Float);
-  quantize_weight(view, per_channel ? Granularity::kPerChannel : Granularity::kPerTensor, view_of("q", q),
-                  static_cast<float*>(scale.data_ptr()), "w", place.launch());
-  return {q, scale};
-}
-
-Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype) {
-  const Place place(q);
-  const View view = view_of("q", q);
-  Tensor out = empty(q, {view.rows, view.cols}, out_dtype);
-  if (view.rows == 0 || view.cols == 0) return out;
-  place.check("scale", scale);
-  const bool blocks = scale.dim() == 2 && scale.numel() > 1 && scale.size(0) == (view.rows + kGroup - 1) / kGroup &&
-                      scale.size(1) == (view.cols + kGroup - 1) / kGroup;
-  dequantize(view, blocks ? block_scales_of("scale", scale) : scales_of("scale", scale, view.rows), view_of("out", out),
-             place.launch());
-  return out;
-}
-
 std::string kernel(int64_t device, std::string order, int64_t m, int64_t n, int64_t k, ScalarType out_dtype,
                    bool weight_only) {
   const DeviceInfo& info = device < 0 ? cpu_device() : cuda_device(device);
@@ -368,34 +294,18 @@ STABLE_TORCH_LIBRARY(samebits, m) {
       "linear(Tensor x, Tensor weight, Tensor? bias=None, Tensor? scale=None, ScalarType? out_dtype=None, "
       "str order=\"hopper-bf16\", str overlap=\"launch\") -> Tensor");
   m.def("cutlass_scaled_mm(Tensor! out, Tensor a, Tensor b, Tensor a_scales, Tensor b_scales, Tensor? bias) -> ()");
-  m.def("quantize_per_token(Tensor x, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
-  m.def("quantize_per_token_padded(Tensor x, int columns, Tensor? scale_ub=None) -> (Tensor q, Tensor scale)");
-  m.def("quantize_per_group(Tensor x, int? columns=None, bool power_of_two=False) -> (Tensor q, Tensor scale)");
-  m.def("quantize_static(Tensor x, Tensor scale) -> Tensor");
-  m.def("quantize_static_padded(Tensor x, Tensor scale, int columns) -> Tensor");
-  m.def("quantize_weight(Tensor w, bool per_channel=True) -> (Tensor q, Tensor scale)");
-  m.def("quantize_weight_blocks(Tensor w) -> (Tensor q, Tensor scale)");
-  m.def("dequantize(Tensor q, Tensor scale, ScalarType out_dtype) -> Tensor");
   m.def("kernel(int device, str order, int m, int n, int k, ScalarType out_dtype, bool weight_only=False) -> str");
   m.def("load_rules(str path, bool check) -> str");
   m.def("load_certificate(str path, bool check) -> str");
 }
 
-#define SAMEBITS_TORCH_IMPL(key)                                                     \
-  STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                                      \
-    namespace ops = samebits::torch_ops;                                             \
-    m.impl("scaled_mm", TORCH_BOX(&ops::scaled_mm));                                 \
-    m.impl("block_scaled_mm", TORCH_BOX(&ops::block_scaled_mm));                     \
-    m.impl("linear", TORCH_BOX(&ops::linear));                                       \
-    m.impl("cutlass_scaled_mm", TORCH_BOX(&ops::cutlass_scaled_mm));                 \
-    m.impl("quantize_per_token", TORCH_BOX(&ops::quantize_per_token_op));            \
-    m.impl("quantize_per_token_padded", TORCH_BOX(&ops::quantize_per_token_padded)); \
-    m.impl("quantize_per_group", TORCH_BOX(&ops::quantize_per_group_op));            \
-    m.impl("quantize_static", TORCH_BOX(&ops::quantize_static_op));                  \
-    m.impl("quantize_static_padded", TORCH_BOX(&ops::quantize_static_padded));       \
-    m.impl("quantize_weight", TORCH_BOX(&ops::quantize_weight_op));                  \
-    m.impl("quantize_weight_blocks", TORCH_BOX(&ops::quantize_weight_blocks));       \
-    m.impl("dequantize", TORCH_BOX(&ops::dequantize_op));                            \
+#define SAMEBITS_TORCH_IMPL(key)                                     \
+  STABLE_TORCH_LIBRARY_IMPL(samebits, key, m) {                      \
+    namespace ops = samebits::torch_ops;                             \
+    m.impl("scaled_mm", TORCH_BOX(&ops::scaled_mm));                 \
+    m.impl("block_scaled_mm", TORCH_BOX(&ops::block_scaled_mm));     \
+    m.impl("linear", TORCH_BOX(&ops::linear));                       \
+    m.impl("cutlass_scaled_mm", TORCH_BOX(&ops::cutlass_scaled_mm)); \
   }
 SAMEBITS_TORCH_IMPL(CPU)
 SAMEBITS_TORCH_IMPL(CUDA)
