@@ -44,6 +44,13 @@ EXPECTED = {"vllm": "CutlassFP8ScaledMMLinearKernel"} | {
 }
 SAME_TOKENS = ("samebits-fp8",)
 """Arms that must have the tokens and logprobs of arm vllm, bit for bit. (samebits' lm_head has bits of its own.)"""
+EVIDENCE = {
+    "samebits": ("samebits computes unquantized linears",),
+    "samebits-fused": ("samebits computes unquantized linears", "(quantized by samebits)"),
+}
+"""What else an arm's log must say."""
+ARM = "{arm}"
+"""Stands for the arm's name in the arguments of its engine."""
 # A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
 SHARED_GPU = ["--gpu-memory-utilization", "0.05", "--kv-cache-memory-bytes", "10000000000"]
 
@@ -65,6 +72,9 @@ def selected_kernels(arm: str, log: str) -> list[str]:
     expected = EXPECTED.get(arm)
     if not found or (expected and expected not in found):
         raise SystemExit(f"arm {arm}: vLLM's log names the kernels {found}, expected {expected or 'any'}")
+    missing = [text for text in EVIDENCE.get(arm, ()) if text not in log]
+    if missing:
+        raise SystemExit(f"arm {arm}: vLLM's log does not say {missing}")
     if arm == "fallback" and any("Cutlass" in name or "Samebits" in name for name in found):
         raise SystemExit(f"arm fallback: vLLM's log names the kernels {found}, expected none that multiplies in FP8")
     return found
@@ -76,7 +86,8 @@ class Engine:
     def __init__(self, arm: str, out: Path, arguments: list[str]) -> None:
         self.arm, self.log = arm, out / f"{arm}.log"
         reply, for_process = os.pipe()
-        command = [sys.executable, str(Path(__file__).with_name("vllm_engine.py")), str(for_process), *arguments]
+        command = [sys.executable, str(Path(__file__).with_name("vllm_engine.py")), str(for_process)]
+        command += [argument.replace(ARM, arm) for argument in arguments]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 command, env=environment(arm), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,

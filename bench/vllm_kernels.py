@@ -8,9 +8,10 @@ REST = "norms, quantizers, small"
 GROUPS = {
     REST: ("triton_", "rows_kernel"),
     "attention": ("attention", "flash", "reshape_and_cache", "reduce_segments"),
+    "BF16 GEMM, lm_head": ("(samebits::order)4", "matmul_kernel"),  # Order::kHopperBf16
     "samebits GEMM": ("samebits",),
     "FP8 GEMM": ("float_e4m3", "scaled_mm", "e4m3_e4m3", "nvjet_qq", "nvjet_sm90_qq"),
-    "BF16 GEMM, lm_head": ("matmul_kernel", "nvjet", "gemm", "cutlass"),
+    "other GEMM": ("nvjet", "gemm", "cutlass"),
     "copies": ("memcpy", "memset"),
 }
 """Group: parts of kernel names, lower case; the first that matches. Inductor's kernels are named after all they fuse, so they come first. What matches none is REST."""

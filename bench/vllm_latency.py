@@ -9,11 +9,12 @@ run only: clocks differ from day to day.
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 from pathlib import Path
 
-from vllm_arms import ARMS, Engine, engines
+from vllm_arms import ARM, ARMS, Engine, engines
 from vllm_kernels import kernel_times, table
 from vllm_tokens import row as token_row
 from vllm_tokens import verdict, write_random_model
@@ -24,7 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="Qwen/Qwen3-1.7B", help="a name or a folder")
     parser.add_argument("--real-weights", action="store_true", help="load the weights; default: dummy weights")
     parser.add_argument("--random", type=Path, metavar="CONFIG", help="random weights as vllm_tokens.py writes them")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "fallback", "vllm", "samebits"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["default", "fallback", "vllm", "samebits-fp8", "samebits"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8])
     parser.add_argument("--input-len", type=int, default=1024)
     parser.add_argument("--output-len", type=int, default=128)
@@ -48,7 +49,7 @@ def engine_arguments(args: argparse.Namespace) -> list[str]:
     command = ["--model", args.model, "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
     command += [] if args.real_weights or args.random else ["--load-format", "dummy"]
     if args.profile:
-        folder = args.out.absolute() / "traces"
+        folder = args.out.absolute() / "traces" / ARM  # each arm's own
         command += ["--profiler-config.profiler", "torch", "--profiler-config.torch_profiler_with_stack=false"]
         command += ["--profiler-config.torch_profiler_dir", str(folder)]
     return command + args.rest
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> tuple[list[dict], list[str]]:
     """The lines of latency.jsonl, and what does not hold of the tokens."""
     rows, tokens = [], {}
     args.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(args.out / "traces", ignore_errors=True)  # of earlier runs
     with (
         open(args.out / "latency.jsonl", "w") as lines,
         open(args.out / "kernels.jsonl" if args.profile else "/dev/null", "w") as kernels,
@@ -109,7 +111,7 @@ def run(args: argparse.Namespace) -> tuple[list[dict], list[str]]:
                 took = ", ".join(rows[-1]["kernels"])
                 print(f"batch {batch:4} {engine.arm:9} {rows[-1]['p50_s']:.4f} s  {took}", flush=True)
             if args.profile:
-                times = kernel_times(args.out / "traces")
+                times = kernel_times(args.out / "traces" / engine.arm)
                 for name, (ms, calls) in times.items():
                     line = {"arm": engine.arm, "batch": args.batch_sizes[0], "kernel": name, "ms": ms, "calls": calls}
                     print(json.dumps(line), file=kernels, flush=True)

@@ -40,7 +40,8 @@ def write_random_model(config_folder: Path) -> Path:
     out = Path(os.environ.get("TMPDIR", "/tmp")) / f"random-{config_folder.resolve().name}"
     if (out / "done").exists():
         return out
-    shutil.copytree(config_folder, out, dirs_exist_ok=True)
+    weights = shutil.ignore_patterns("*.safetensors*", "*.bin*", "*.pt", "*.pth")  # vLLM would load them too
+    shutil.copytree(config_folder, out, dirs_exist_ok=True, ignore=weights)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config_folder), dtype=torch.bfloat16)

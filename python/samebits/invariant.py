@@ -43,8 +43,8 @@ class InvariantLinear(nn.Linear):
             bias = None if bias is None else functional.pad(bias, (0, rows - n))
             out = ops.invariant_linear(functional.pad(x, (0, columns - k)), weight, bias)
             return out[..., :n].contiguous()
-        frozen = not (self.training or weight.requires_grad)  # an optimizer may write right before the call
-        return ops.invariant_linear(x, weight, bias, overlap="weight" if frozen else "launch")
+        # Not "weight": whatever wrote the weight may be the work right before this call.
+        return ops.invariant_linear(x, weight, bias)
 
     def explain(self) -> str:
         """One line: what computes it, or why nothing can."""

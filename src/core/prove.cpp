@@ -222,7 +222,7 @@ class OrderProof {
   bool audit_failed_ = false;
 };
 
-/// Every row that the device can launch, the FIXED one of each Order and kind first.
+/// Every provable row that the device can launch, the FIXED one of each Order and kind first.
 std::vector<ProofRow> rows_of(const DeviceInfo& device) {
   std::vector<ProofRow> rows;
   const auto fixed = cuda::fixed_tiles();

@@ -184,12 +184,14 @@ class LLM:
     def from_engine_args(cls, args):
         if disturbed("start"): raise SystemExit("out of memory")
         print(f"Selected {os.environ.get('FAKE_KERNEL', KERNEL)} for Fp8LinearMethod {args}", flush=True)
+        if os.environ.get("SAMEBITS_VLLM_LINEAR") != "vllm" and not disturbed("linears"): print("samebits computes unquantized linears", flush=True)
+        if "SAMEBITS_VLLM_QUANTIZER" in os.environ: print("(quantized by samebits)", flush=True)
         llm = cls()
         llm.traces = pathlib.Path(dict(zip(args, args[1:])).get("--profiler-config.torch_profiler_dir", "/nowhere"))
         return llm
     def start_profile(self): pass
     def stop_profile(self):
-        self.traces.mkdir(exist_ok=True)
+        self.traces.mkdir(parents=True, exist_ok=True)
         kernel = {"cat": "kernel", "name": f"{ARM}_attention", "dur": 250.0}
         text = json.dumps({"traceEvents": [kernel, kernel, {"cat": "cpu_op", "name": "x", "dur": 9}]})
         (self.traces / f"{ARM}.pt.trace.json").write_text(text)

@@ -38,16 +38,17 @@ def test_latency_measures_every_arm(run, tmp_path, parallel):
     done = run("vllm_latency.py", *options, "--", "--enforce-eager")
     assert done.returncode == 0, done.stdout
     rows = lines(tmp_path / "out" / "latency.jsonl")
-    arms = ("default", "fallback", "vllm", "samebits")
+    arms = ("default", "fallback", "vllm", "samebits-fp8", "samebits")
     assert [(row["arm"], row["batch"]) for row in rows] == [(arm, batch) for arm in arms for batch in (8, 64)]
     assert [row["kernels"] for row in rows[4::2]] == [
-        ["CutlassFP8ScaledMMLinearKernel"], ["SamebitsFP8ScaledMMLinearKernel"],
+        ["CutlassFP8ScaledMMLinearKernel"], *[["SamebitsFP8ScaledMMLinearKernel"]] * 2,
     ]  # fmt: skip
     assert all(0 < row["p50_s"] == sum(row["latencies_s"]) / 2 for row in rows)
     log = (tmp_path / "out" / "samebits.log").read_text()
     assert "--enforce-eager" in log and ("--kv-cache-memory-bytes" in log) == parallel
     assert lines(tmp_path / "out" / "kernels.jsonl") == [
-        {"arm": arm, "batch": 8, "kernel": f"{arm}_attention", "ms": 0.5, "calls": 2} for arm in arms
+        {"arm": arm, "batch": 8, "kernel": f"{arm.removesuffix('-fp8')}_attention", "ms": 0.5, "calls": 2}
+        for arm in arms
     ]
 
 
@@ -55,6 +56,13 @@ def test_an_engine_that_does_not_start_is_an_error_with_the_end_of_its_log(run, 
     monkeypatch.setenv("FAKE_DISTURB", "vllm-start")
     done = run("vllm_latency.py", "--iterations", "1")
     assert done.returncode == 1 and "arm vllm: exit code 1, end of " in done.stdout and "out of memory" in done.stdout
+
+
+def test_an_arm_without_what_sets_it_apart_is_an_error(run, monkeypatch):
+    monkeypatch.setenv("FAKE_DISTURB", "samebits-linears")
+    done = run("vllm_latency.py", "--iterations", "1", "--arms", "samebits-fp8", "samebits")
+    assert done.returncode == 1
+    assert "arm samebits: vLLM's log does not say ['samebits computes unquantized linears']" in done.stdout
 
 
 @pytest.mark.parametrize("script", ["vllm_latency.py", "vllm_tokens.py"])

@@ -26,7 +26,7 @@ _WEIGHT_SHAPES = (GroupShape.PER_TENSOR, GroupShape.PER_CHANNEL, GroupShape.PER_
 _quantizer = "vllm"
 OVERLAP = {"vllm": "none", "samebits": "weight"}
 """How the GEMM may start, by who quantizes: vLLM's quantizers never let the next kernel start early, so there is nothing
-to overlap."""
+to overlap. Behind samebits' own "weight" is right: the weight was written at loading, not by the quantizer."""
 _linears = False
 
 
@@ -130,7 +130,6 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
             A = self._pad_to_alignment(A, dim=1, alignment=16)
         if bias is not None and B.shape[1] > n:
             bias = self._pad_to_alignment(bias, dim=0, alignment=16)
-        # "weight" is right: B was written at loading, never by the kernel before this one.
         out = torch.ops.samebits.scaled_mm(A, B, As, Bs, bias, out_dtype, ORDER, OVERLAP[_quantizer])
         return out[:, :n].reshape(*output_shape[:-1], n)
 
