@@ -35,9 +35,11 @@ add_library(xxHash::xxhash INTERFACE IMPORTED)
 target_include_directories(xxHash::xxhash INTERFACE "${XXHASH_INCLUDE_DIR}")
 target_compile_definitions(xxHash::xxhash INTERFACE XXH_INLINE_ALL)
 
-# ccache saves a minute for each kernel that did not change.
+# ccache saves a minute for each kernel that did not change. Paths below the sources count as relative and the folder of the
+# build does not count, so that build/test, build/wheel and the same depth of another clone share what they compiled.
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
-  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+  set(ccache_launcher ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ccache_launcher})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${ccache_launcher})
 endif()
