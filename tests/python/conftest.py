@@ -1,14 +1,22 @@
 """Fixtures of the Python tests: the devices there are, and the real model that some of them load."""
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
+# Inductor keeps what it compiled by the graph, not by the schemas of our ops: a graph that another build of samebits left
+# in the default folder calls an op of then. Set before torch reads it.
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="samebits-inductor-")
+atexit.register(shutil.rmtree, os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
 
-from helpers import DEVICES
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from helpers import DEVICES  # noqa: E402
 
 _lost_cuda_in: list[str] = []
 
