@@ -14,7 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from vllm_arms import ARM, ARMS, Engine, engines
+from vllm_arms import ARM, ARMS, Engine, engine_command, engines
 from vllm_kernels import kernel_times, table
 from vllm_tokens import row as token_row
 from vllm_tokens import verdict, write_random_model
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
 
 
 def engine_arguments(args: argparse.Namespace) -> list[str]:
-    command = ["--model", args.model, "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
+    command = engine_command(args.model)
     command += [] if args.real_weights or args.random else ["--load-format", "dummy"]
     if args.profile:
         folder = args.out.absolute() / "traces" / ARM  # each arm's own
@@ -127,11 +127,11 @@ def run(args: argparse.Namespace) -> tuple[list[dict], list[str]]:
 def main() -> int:
     args = arguments()
     wrong = []
-    if args.random:
-        args.model = str(write_random_model(args.random))
     if args.chart_only:
         rows = [json.loads(line) for line in (args.out / "latency.jsonl").read_text().splitlines()]
     else:
+        if args.random:
+            args.model = str(write_random_model(args.random))
         rows, wrong = run(args)
     try:
         chart(rows, args.out / "latency.png")

@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from vllm_arms import ARMS, SAME_TOKENS, Engine, engines
+from vllm_arms import ARMS, SAME_TOKENS, Engine, engine_command, engines
 
 
 def arguments() -> argparse.Namespace:
@@ -86,8 +86,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     if args.random:
         args.model = write_random_model(args.random)
-    command = ["--model", str(args.model), "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
-    command += ["--max-model-len", "1024", "--seed", "0", *args.rest]
+    command = [*engine_command(str(args.model)), "--max-model-len", "1024", "--seed", "0", *args.rest]
     rows = {}
     with (
         open(args.out / "tokens.jsonl", "w") as file,

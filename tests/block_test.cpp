@@ -215,17 +215,7 @@ TEST(BlockControl, OtherFormsHaveOtherBits) {
 TEST(BlockInput, IsRefusedWithTheNumbers) {
   Random random{8};
   const HostProblem good = random_problem(random, kBlock, Data::kNormal, 4, 144, 272);
-  const auto message = [&](auto change) -> std::string {
-    Matrix out(good.out, 4, 144);
-    GemmProblem p = good.on_host(out);
-    change(p);
-    try {
-      gemm(p);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "accepted";
-  };
+  const auto message = [&](auto change) { return refusal(cpu_device(), good, change); };
   EXPECT_EQ(message([](GemmProblem&) {}), "accepted");
   EXPECT_EQ(message([](GemmProblem& p) { p.scale_a.cols = 2; }), "scale_a: shape [4,2], hopper-block128 needs [4,3]");
   EXPECT_EQ(message([](GemmProblem& p) { p.scale_b.rows = 1; }), "scale_b: shape [1,3], hopper-block128 needs [2,3]");

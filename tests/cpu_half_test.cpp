@@ -206,17 +206,7 @@ TEST_P(CpuHalfTest, ControlSplitKIsAnotherResult) {
 TEST(HalfGemmTest, BadOperandsAreRefused) {
   Random random{11};
   const HostProblem good = half_problem(random, Order::kHopperBf16, HalfData::kNormal, Dtype::kBf16, 4, 8, 16);
-  const auto message = [&](auto change) -> std::string {
-    Matrix out(Dtype::kF32, 4, 8);
-    GemmProblem p = good.on_host(out);
-    change(p);
-    try {
-      gemm(p);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "accepted";
-  };
+  const auto message = [&](auto change) { return refusal(cpu_device(), good, change); };
   const float one = 1.0f;
   EXPECT_EQ(message([](GemmProblem&) {}), "accepted");
   EXPECT_EQ(message([](GemmProblem& p) { p.b.dtype = Dtype::kF16; }),

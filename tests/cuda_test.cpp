@@ -142,7 +142,7 @@ TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
                              upper_bound ? static_cast<float*>(token.bound.data()) : nullptr, launch);
           check(token, "per token");
 
-          const int64_t groups = (cols + kGroup - 1) / kGroup;
+          const int64_t groups = groups_along(cols);
           for (bool power_of_two : {false, true}) {
             const auto scale_view = [&](float* data) { return View(data, Dtype::kF32, rows, groups, 1, rows + 1); };
             std::vector<float> want_groups(static_cast<size_t>((rows + 1) * groups)), got_groups = want_groups;

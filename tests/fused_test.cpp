@@ -58,7 +58,7 @@ class FusedTest : public ::testing::TestWithParam<const DeviceInfo*> {
   // quantize_per_group on the CPU of what the reference gives; `produce` is called for q and scales.
   template <class Produce>
   void expect_groups(const Matrix& y, int64_t columns, const Produce& produce) const {
-    const int64_t groups = (y.cols + kGroup - 1) / kGroup;
+    const int64_t groups = groups_along(y.cols);
     for (bool power_of_two : {false, true}) {
       Matrix want(Dtype::kE4m3, y.rows, columns), want_scale(Dtype::kF32, y.rows, groups);
       quantize_per_group(y.view(), want.view(), {want_scale.view(), power_of_two});

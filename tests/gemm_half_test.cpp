@@ -1,7 +1,6 @@
 // gemm() with 16-bit operands on every backend: what gemm_test.cpp does not see, because it lets an Order choose its
 // operands: fp16, an e4m3 weight, absent scales, and the data that only 16 bits can hold.
 #include "half.h"
-#include "numerics/reference.h"
 #include "place.h"
 
 namespace samebits::testing {
@@ -18,14 +17,7 @@ class GemmHalfTest : public ::testing::TestWithParam<const DeviceInfo*> {
     return half;
   }
 
-  Matrix expected(const HostProblem& p) const {
-    Matrix want(p.out, p.a.rows, p.b.rows, p.out_stride);
-    if (device().is_cpu())
-      reference_gemm(p.on_host(want));
-    else
-      gemm(p.on_host(want));
-    return want;
-  }
+  Matrix expected(const HostProblem& p) const { return expected_on(device(), p); }
 
   static HostProblem problem(Random& random, Order order, HalfData kind, Dtype dtype, int64_t m, int64_t n, int64_t k) {
     auto [a, b] = half_operands(random, kind, dtype, m, n, k);

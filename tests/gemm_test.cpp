@@ -13,15 +13,7 @@ class GemmTest : public ::testing::TestWithParam<const DeviceInfo*> {
   Order order() const { return orders_on(device()).front(); }
   bool has_fp32() const { return !kernels(device(), order(), Dtype::kF32).empty(); }
 
-  /// What the CPU says: the scalar reference for the CPU backend, the CPU backend for a GPU.
-  Matrix expected(const HostProblem& p) const {
-    Matrix want(p.out, p.a.rows, p.b.rows, p.out_stride);
-    if (device().is_cpu())
-      reference_gemm(p.on_host(want));
-    else
-      gemm(p.on_host(want));
-    return want;
-  }
+  Matrix expected(const HostProblem& p) const { return expected_on(device(), p); }
 };
 
 constexpr Order kHopperOrders[] = {Order::kHopperFast, Order::kHopperPromoted, Order::kHopperBlock128};
@@ -118,17 +110,8 @@ TEST_P(GemmTest, ControlSplitKIsCaught) {
   p.scale_a.assign(1, 1.0f);
   p.scale_b.assign(1, 1.0f);
   const Matrix whole = run(device(), p);
-  Matrix halves[2] = {whole, whole};
-  for (int h = 0; h < 2; ++h) {
-    HostProblem part = p;
-    part.a = Matrix(Dtype::kE4m3, 16, 256);
-    part.b = Matrix(Dtype::kE4m3, 64, 256);
-    for (int64_t r = 0; r < 16; ++r) std::memcpy(part.a.view().at(r, 0), p.a.view().at(r, 256 * h), 256);
-    for (int64_t r = 0; r < 64; ++r) std::memcpy(part.b.view().at(r, 0), p.b.view().at(r, 256 * h), 256);
-    halves[h] = run(device(), part);
-  }
-  for (size_t i = 0; i < 16 * 64; ++i) halves[0].as<float>()[i] += halves[1].as<float>()[i];
-  EXPECT_FALSE(same_bits(halves[0].view(), whole.view()));
+  const Matrix halves = in_two_halves_of_k(p, [&](const HostProblem& part) { return run(device(), part); });
+  EXPECT_FALSE(same_bits(halves.view(), whole.view()));
 }
 
 TEST_P(GemmTest, ControlFlippedScaleOrderIsCaught) {
@@ -189,17 +172,7 @@ TEST_P(GemmTest, EmptyBatchOrEmptyOutputReturns) {
 TEST_P(GemmTest, BadInputIsRefusedWithTheNumbers) {
   Random random{9};
   const HostProblem good = random_problem(random, order(), Data::kNormal, 4, 32, 48);
-  const auto message = [&](auto change) -> std::string {
-    OnDevice on_device(device(), good);
-    GemmProblem p = on_device.problem();
-    change(p);
-    try {
-      gemm(p, {.device = &device()});
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "accepted";
-  };
+  const auto message = [&](auto change) { return refusal(device(), good, change); };
   const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.b.cols = 32; }), "[32,32]"));
   EXPECT_TRUE(has(message([](GemmProblem& p) { p.out.cols = 31; }), "[4,31]"));

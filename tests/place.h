@@ -11,6 +11,7 @@
 #include "cuda/cuda.h"
 #include "half.h"
 #include "numerics/formats.h"
+#include "numerics/reference.h"
 #include "samebits/gemm.h"
 
 namespace samebits::testing {
@@ -121,6 +122,37 @@ inline HostProblem edge_problem(Random& random, Order order, int64_t m, int64_t 
   return p;
 }
 
+/// What the CPU says of a problem: the scalar reference for the CPU backend, the CPU backend for a GPU.
+inline Matrix expected_on(const DeviceInfo& device, const HostProblem& p) {
+  Matrix want(p.out, p.a.rows, p.b.rows, p.out_stride);
+  if (device.is_cpu())
+    reference_gemm(p.on_host(want));
+  else
+    gemm(p.on_host(want));
+  return want;
+}
+
+/// An e4m3 problem with fp32 out computed by `run` in two halves of K, added in FP32: what no kernel may do.
+template <class Run>
+Matrix in_two_halves_of_k(const HostProblem& p, Run&& run) {
+  const int64_t half = p.a.cols / 2;
+  std::optional<Matrix> sum;
+  for (int64_t h = 0; h < 2; ++h) {
+    HostProblem part = p;
+    part.a = Matrix(p.a.dtype, p.a.rows, half);
+    part.b = Matrix(p.b.dtype, p.b.rows, half);
+    const auto bytes = static_cast<size_t>(half) * size_of(p.a.dtype);
+    for (int64_t r = 0; r < p.a.rows; ++r) std::memcpy(part.a.view().at(r, 0), p.a.view().at(r, half * h), bytes);
+    for (int64_t r = 0; r < p.b.rows; ++r) std::memcpy(part.b.view().at(r, 0), p.b.view().at(r, half * h), bytes);
+    Matrix out = run(part);
+    if (!sum)
+      sum = std::move(out);
+    else
+      for (int64_t i = 0; i < p.a.rows * p.b.rows; ++i) sum->as<float>()[i] += out.as<float>()[i];
+  }
+  return *std::move(sum);
+}
+
 /// Device copies of a HostProblem, for tests that launch more than once.
 class OnDevice {
  public:
@@ -172,6 +204,20 @@ class OnDevice {
   Matrix result_;
   cuda::Buffer a_, b_, scale_a_, scale_b_, bias_, out_;
 };
+
+/// What gemm() on the device says to the problem after `change`, or "accepted".
+template <class Change>
+std::string refusal(const DeviceInfo& device, const HostProblem& good, Change&& change) {
+  OnDevice on_device(device, good);
+  GemmProblem p = on_device.problem();
+  change(p);
+  try {
+    gemm(p, {.device = &device});
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "accepted";
+}
 
 /// Runs `p` on `device`, with the row called `kernel` or the one that choose() picks.
 inline Matrix run(const DeviceInfo& device, const HostProblem& p, std::string_view kernel = {}) {

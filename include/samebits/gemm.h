@@ -30,7 +30,7 @@ struct GemmProblem {
   int64_t n() const { return b.rows; }
   int64_t k() const { return a.cols; }
   /// Whether `b` is FP8 beside a 16-bit `a`.
-  bool weight_only() const { return size_of(b.dtype) < size_of(a.dtype); }
+  bool weight_only() const { return spec(order).operands == Operands::kHalf && b.dtype == Dtype::kE4m3; }
 };
 
 /// A place to run. `arch` is 0 for the CPU, else 10 * major + minor of the compute capability.

@@ -120,5 +120,7 @@ void check_certificate(const Certificate& certificate, const DeviceInfo& device)
 
 /// The devices, those of them certified for which the certificate holds.
 std::vector<DeviceInfo> with_certificate(std::vector<DeviceInfo> devices, const Certificate& certificate);
+/// The GPUs of this process with the certificate. Throws what check_certificate() does if it holds for none of them.
+std::vector<DeviceInfo> certified_gpus(const Certificate& certificate);
 
 }  // namespace samebits

@@ -21,6 +21,12 @@ void quantize_static(ConstView x, const float* scale, View q, const Launch& laun
 
 /// Columns of an activation row that share a scale, and edge of a weight block that does.
 inline constexpr int64_t kGroup = 128;
+/// Groups or blocks along an extent, the last one perhaps shorter.
+constexpr int64_t groups_along(int64_t extent) { return (extent + kGroup - 1) / kGroup; }
+/// Whether the scales of a matrix of `rows` rows are of blocks: not one value, and not one for each row.
+constexpr bool of_blocks(const Scales& scale, int64_t rows) {
+  return scale.cols > 1 || (scale.rows > 1 && scale.rows != rows);
+}
 /// Least absmax of a group, vLLM's epsilon.
 inline constexpr float kMinGroupAbsmax = 1e-10f;
 
@@ -42,7 +48,7 @@ constexpr int64_t weight_scales(Granularity granularity, int64_t n, int64_t k) {
   switch (granularity) {
     case Granularity::kPerTensor: return 1;
     case Granularity::kPerChannel: return n;
-    case Granularity::kPerBlock: return (n + kGroup - 1) / kGroup * ((k + kGroup - 1) / kGroup);
+    case Granularity::kPerBlock: return groups_along(n) * groups_along(k);
   }
   return 0;
 }

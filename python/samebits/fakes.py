@@ -9,18 +9,20 @@ from torch import Tensor
 from .ops import BLOCK_ORDERS, FP8, GROUP, HALF_ORDERS
 
 
-@torch.library.register_fake("samebits::scaled_mm")
-def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", overlap="launch"):
+def _product(a, b, out_dtype):
     torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
     torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
     return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+
+
+@torch.library.register_fake("samebits::scaled_mm")
+def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order="hopper-fast", overlap="launch"):
+    return _product(a, b, out_dtype)
 
 
 @torch.library.register_fake("samebits::block_scaled_mm")
 def _(a, b, scale_a, scale_b, bias=None, out_dtype=torch.bfloat16, order=BLOCK_ORDERS[0], overlap="launch"):
-    torch._check(a.dim() == 2 and b.dim() == 2, lambda: f"a is {list(a.shape)}, b is {list(b.shape)}: must be 2-D")
-    torch._check(a.shape[1] == b.shape[0], lambda: f"a is {list(a.shape)} and b is {list(b.shape)}: their K differs")
-    return a.new_empty((a.shape[0], b.shape[1]), dtype=out_dtype)
+    return _product(a, b, out_dtype)
 
 
 @torch.library.register_fake("samebits::linear")
@@ -60,25 +62,30 @@ def _(out, a, b, a_scales, b_scales, bias):
     return None
 
 
+def per_token(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """q [M, columns] and scale [M, 1] of a fake x."""
+    return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+
+
+def per_group(x: Tensor, columns: int, of: int) -> tuple[Tensor, Tensor]:
+    """q [M, columns] of a fake x and the scales of the groups of [M, of], tokens fastest."""
+    scale = x.new_empty((-(-of // GROUP), x.shape[0]), dtype=torch.float32).t()
+    return x.new_empty((x.shape[0], columns), dtype=FP8), scale
+
+
 @torch.library.register_fake("samebits::quantize_per_token")
 def _(x, scale_ub=None):
-    return x.new_empty(x.shape, dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
+    return per_token(x, x.shape[1])
 
 
 @torch.library.register_fake("samebits::quantize_per_token_padded")
 def _(x, columns, scale_ub=None):
-    return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
-
-
-def group_scales(x: Tensor, columns: int) -> Tensor:
-    """Scales of the groups of [M, columns], tokens fastest: what the ops return for a fake x."""
-    return x.new_empty((-(-columns // GROUP), x.shape[0]), dtype=torch.float32).t()
+    return per_token(x, columns)
 
 
 @torch.library.register_fake("samebits::quantize_per_group")
 def _(x, columns=None, power_of_two=False):
-    width = x.shape[1] if columns is None else columns
-    return x.new_empty((x.shape[0], width), dtype=FP8), group_scales(x, x.shape[1])
+    return per_group(x, x.shape[1] if columns is None else columns, x.shape[1])
 
 
 @torch.library.register_fake("samebits::quantize_weight_blocks")

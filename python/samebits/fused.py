@@ -9,8 +9,7 @@ row must be adjacent.
 import torch
 from torch import Tensor
 
-from .fakes import group_scales
-from .ops import FP8
+from .fakes import per_group, per_token
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -119,14 +118,6 @@ def silu_mul_quantize_per_group(x: Tensor, power_of_two: bool = False) -> tuple[
     return torch.ops.samebits.silu_mul_quantize_per_group(x, power_of_two)
 
 
-def _in_groups(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    return x.new_empty((x.shape[0], columns), dtype=FP8), group_scales(x, columns)
-
-
-def _quantized(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    return x.new_empty((x.shape[0], columns), dtype=FP8), x.new_empty((x.shape[0], 1), dtype=torch.float32)
-
-
 @torch.library.register_fake("samebits::rms_norm")
 def _(x, weight, eps):
     return x.new_empty(x.shape)
@@ -139,12 +130,12 @@ def _(x, residual, weight, eps):
 
 @torch.library.register_fake("samebits::rms_norm_quantize")
 def _(x, weight, eps, scale_ub=None):
-    return _quantized(x, x.shape[1])
+    return per_token(x, x.shape[1])
 
 
 @torch.library.register_fake("samebits::add_rms_norm_quantize")
 def _(x, residual, weight, eps, scale_ub=None):
-    return *_quantized(x, x.shape[1]), x.new_empty(x.shape)
+    return *per_token(x, x.shape[1]), x.new_empty(x.shape)
 
 
 @torch.library.register_fake("samebits::silu_mul")
@@ -154,19 +145,19 @@ def _(x):
 
 @torch.library.register_fake("samebits::silu_mul_quantize")
 def _(x, scale_ub=None):
-    return _quantized(x, x.shape[1] // 2)
+    return per_token(x, x.shape[1] // 2)
 
 
 @torch.library.register_fake("samebits::rms_norm_quantize_per_group")
 def _(x, weight, eps, power_of_two=False):
-    return _in_groups(x, x.shape[1])
+    return per_group(x, x.shape[1], x.shape[1])
 
 
 @torch.library.register_fake("samebits::add_rms_norm_quantize_per_group")
 def _(x, residual, weight, eps, power_of_two=False):
-    return *_in_groups(x, x.shape[1]), x.new_empty(x.shape)
+    return *per_group(x, x.shape[1], x.shape[1]), x.new_empty(x.shape)
 
 
 @torch.library.register_fake("samebits::silu_mul_quantize_per_group")
 def _(x, power_of_two=False):
-    return _in_groups(x, x.shape[1] // 2)
+    return per_group(x, x.shape[1] // 2, x.shape[1] // 2)

@@ -92,9 +92,7 @@ void add_audit(CLI::App& app) {
   command->add_option("recording", arguments->recordings, "recordings, safetensors files of version 1 or 2")
       ->required();
   command->add_flag("--reference", arguments->reference, "use the scalar reference instead of the CPU backend (slow)");
-  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
-      ->check(CLI::Range(0, kMaxThreads))
-      ->capture_default_str();
+  add_threads(*command, arguments->threads);
   command->footer(
       "The last line of stdout is \"N calls, M outputs, D differ\".\n\nExample:\n  samebits audit "
       "tests/golden/h100.safetensors");

@@ -9,6 +9,7 @@
 
 #include "core/generator.h"
 #include "numerics/formats.h"
+#include "samebits/quantize.h"
 
 namespace samebits::cli {
 namespace {
@@ -41,15 +42,18 @@ const std::vector<uint8_t>& pool(CodeStream stream) {
   return stream == CodeStream::kTokens ? kTokens : kWeights;
 }
 
-// Blocks of 128 that share a scale, in an Order that has them.
-int64_t blocks_of(int64_t extent) { return (extent + 127) / 128; }
-
 // `bytes` of the pool's, `copies` times over.
 Memory filled(const Place& place, const void* pool, size_t pool_bytes, size_t bytes, int copies) {
   Memory memory(place, bytes * static_cast<size_t>(copies));
   for (size_t copy = 0; copy < memory.size(); copy += bytes)
     for (size_t i = 0; i < bytes; i += pool_bytes) memory.upload(pool, std::min(pool_bytes, bytes - i), copy + i);
   return memory;
+}
+
+// Random elements, about normal, `copies` times over.
+Memory random(const Place& place, Dtype dtype, CodeStream stream, int64_t count, int copies) {
+  if (dtype == Dtype::kE4m3) return random_codes(place, stream, static_cast<size_t>(count), copies);
+  return random_bf16(place, static_cast<size_t>(count), stream == CodeStream::kTokens ? 1 : 2, copies);
 }
 
 }  // namespace
@@ -80,13 +84,6 @@ Memory random_scales(const Place& place, int64_t count, uint64_t key) {
   return memory;
 }
 
-namespace {
-Memory random(const Place& place, Dtype dtype, CodeStream stream, int64_t count, int copies) {
-  if (dtype == Dtype::kE4m3) return random_codes(place, stream, static_cast<size_t>(count), copies);
-  return random_bf16(place, static_cast<size_t>(count), stream == CodeStream::kTokens ? 1 : 2, copies);
-}
-}  // namespace
-
 Mix mix_of(Order order, bool weight_only) {
   if (spec(order).operands == samebits::Operands::kFp8) return {};
   return {Dtype::kBf16, weight_only ? Dtype::kE4m3 : Dtype::kBf16};
@@ -99,8 +96,8 @@ Operands::Operands(const Place& place, Shape shape, int64_t max_m, Mix mix)
       copies_(copies_past_l2(place.device(), weight_bytes())),
       a_(random(place, mix.a, CodeStream::kTokens, max_m * shape.k, 1)),
       b_(random(place, mix.b, CodeStream::kWeights, shape.n * shape.k, copies_)),
-      scale_a_(random_scales(place, max_m * blocks_of(shape.k), 3)),
-      scale_b_(random_scales(place, std::max(shape.n, blocks_of(shape.n) * blocks_of(shape.k)), 4)) {}
+      scale_a_(random_scales(place, max_m * groups_along(shape.k), 3)),
+      scale_b_(random_scales(place, std::max(shape.n, groups_along(shape.n) * groups_along(shape.k)), 4)) {}
 
 GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, ScaleKind scales) const {
   const auto* weight = static_cast<const std::byte*>(b_.data()) + copy * weight_bytes();
@@ -113,8 +110,8 @@ GemmProblem Operands::problem(Order order, int64_t m, int copy, void* out, Scale
   p.b = ConstView(weight, mix_.b, shape_.n, shape_.k);
   p.out = View(out, Dtype::kBf16, m, shape_.n);
   if (spec(order).scale_block) {  // tokens fastest, as vLLM's and our quantizers write them
-    p.scale_a = {scale_a, m, blocks_of(shape_.k), 1, max_m_};
-    p.scale_b = Scales::blocks(scale_b, blocks_of(shape_.n), blocks_of(shape_.k));
+    p.scale_a = {scale_a, m, groups_along(shape_.k), 1, max_m_};
+    p.scale_b = Scales::blocks(scale_b, groups_along(shape_.n), groups_along(shape_.k));
     return p;
   }
   if (mix_.a == Dtype::kE4m3) p.scale_a = per_row ? Scales::per_row(scale_a, m) : Scales::per_tensor(scale_a);

@@ -2,12 +2,27 @@
 #pragma once
 #include <CLI/CLI.hpp>
 
+#include <string>
+
 #include "cli/exit_code.h"
 
 namespace samebits::cli {
 
 /// The most that --threads takes: far above any machine, and a number that a message can print.
 inline constexpr int kMaxThreads = 4096;
+
+/// The options that several commands have, in one place each.
+inline void add_threads(CLI::App& command, int& threads) {
+  command.add_option("--threads", threads, "CPU threads; 0: all")
+      ->check(CLI::Range(0, kMaxThreads))
+      ->capture_default_str();
+}
+/// --json of a command whose last line is a verdict: "-" for stdout, or a file.
+inline void add_verdict_json(CLI::App& command, std::string& json) {
+  command.add_flag(
+      "--json{-}", json,
+      "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
+}
 
 /// Stores what the process returns. Error and parse errors are mapped by main.
 void set_exit_code(ExitCode code);

@@ -31,18 +31,13 @@ void use_certificate(const std::string& path) { certificate_path = path; }
 
 const std::vector<DeviceInfo>& gpus() {
   static const std::vector<DeviceInfo> devices = [] {
-    const std::vector<DeviceInfo>& all = cuda_devices();
-    if (certificate_path.empty()) return all;
+    if (certificate_path.empty()) return cuda_devices();
     const Certificate certificate = load_certificate(certificate_path);
-    const auto holds = [&](const DeviceInfo& device) { return certificate.holds_for(device); };
-    if (!all.empty() && std::none_of(all.begin(), all.end(), holds)) {
-      try {
-        check_certificate(certificate, all.front());
-      } catch (const Error& e) {
-        throw Error(e.code(), fmt::format("{}: {}", certificate_path, e.what()));
-      }
+    try {
+      return certified_gpus(certificate);
+    } catch (const Error& e) {
+      throw Error(e.code(), fmt::format("{}: {}", certificate_path, e.what()));
     }
-    return with_certificate(all, certificate);
   }();
   return devices;
 }

@@ -127,12 +127,8 @@ void add_prove(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--out", arguments->out, "the certificate")->capture_default_str();
   command->add_option("--check", arguments->check, "read a certificate instead and say whether it holds here");
-  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
-      ->check(CLI::Range(0, kMaxThreads))
-      ->capture_default_str();
-  command->add_flag(
-      "--json{-}", arguments->json,
-      "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
+  add_threads(*command, arguments->threads);
+  add_verdict_json(*command, arguments->json);
   command->footer(kFooter);
   command->callback([arguments] { arguments->check.empty() ? run_prove(*arguments) : run_check(*arguments); });
 }

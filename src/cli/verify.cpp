@@ -133,12 +133,8 @@ void add_verify(CLI::App& app) {
   command->add_option("--activations", arguments->activations,
                       "safetensors file with activations [M,K], one tensor for each layer's name or one for all");
   command->add_option("--seed", arguments->seed, "of the generated activations and weights")->capture_default_str();
-  command->add_option("--threads", arguments->threads, "CPU threads; 0: all")
-      ->check(CLI::Range(0, kMaxThreads))
-      ->capture_default_str();
-  command->add_flag(
-      "--json{-}", arguments->json,
-      "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
+  add_threads(*command, arguments->threads);
+  add_verdict_json(*command, arguments->json);
   command->footer(kFooter);
   command->callback([arguments] {
     if (arguments->checkpoint.empty() && arguments->shapes.empty())

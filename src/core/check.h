@@ -91,7 +91,7 @@ inline void check_pair(const ConstView& x, const ConstView& q, bool may_pad) {
 inline void check_groups(const GroupScales& scales, const ConstView& x) {
   const View& s = scales.scale;
   if (s.dtype != Dtype::kF32) bad_input("scale is {}; it must be fp32", name(s.dtype));
-  const int64_t groups = (x.cols + kGroup - 1) / kGroup;
+  const int64_t groups = groups_along(x.cols);
   if (s.rows != x.rows || s.cols != groups)
     bad_input("scale is [{},{}], groups of {} of an input of [{},{}] have [{},{}]", s.rows, s.cols, kGroup, x.rows,
               x.cols, x.rows, groups);

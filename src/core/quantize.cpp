@@ -55,10 +55,10 @@ void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch
   check_fp8("q", q);
   check_float("out", out);
   check_written("out", out);
-  const bool blocks = scale.cols > 1 || (scale.rows > 1 && scale.rows != q.rows);
+  const bool blocks = of_blocks(scale, q.rows);
   if (!blocks)
     check_scales("scale", scale, q.rows);
-  else if (!scale.data || scale.rows != (q.rows + kGroup - 1) / kGroup || scale.cols != (q.cols + kGroup - 1) / kGroup)
+  else if (!scale.data || scale.rows != groups_along(q.rows) || scale.cols != groups_along(q.cols))
     bad_input("scale: shape [{},{}] for an input of [{},{}], neither one value, nor one a row, nor blocks of {}",
               scale.rows, scale.cols, q.rows, q.cols, kGroup);
   if (out.rows != q.rows || out.cols != q.cols)

@@ -77,7 +77,7 @@ void LayerProof::quantize_pool() {
   const ConstView from(activations_.data(), Dtype::kF32, setup_.pool_rows, k_);
   const View to(pool_.data(), Dtype::kE4m3, setup_.pool_rows, k_padded_);
   if (layer_.blocks) {
-    const int64_t groups = (k_ + kGroup - 1) / kGroup;
+    const int64_t groups = groups_along(k_);
     pool_scale_.resize(static_cast<size_t>(setup_.pool_rows * groups));
     quantize_per_group(from, to, {View(pool_scale_.data(), Dtype::kF32, setup_.pool_rows, groups)}, cpu);
   } else if (layer_.input_scale.empty()) {
@@ -131,13 +131,13 @@ void LayerProof::upload_scales() {
 
 // Padding to kAlignment starts no new block.
 Scales LayerProof::token_scales(const float* data, int64_t first_row, int64_t count) const {
-  const int64_t groups = (k_ + kGroup - 1) / kGroup;
+  const int64_t groups = groups_along(k_);
   if (layer_.blocks) return Scales::blocks(data + first_row * groups, count, groups);
   return layer_.input_scale.empty() ? Scales::per_row(data + first_row, count) : Scales::per_tensor(data);
 }
 
 Scales LayerProof::channel_scales(const float* data, int64_t channels) const {
-  if (layer_.blocks) return Scales::blocks(data, (n_ + kGroup - 1) / kGroup, (k_ + kGroup - 1) / kGroup);
+  if (layer_.blocks) return Scales::blocks(data, groups_along(n_), groups_along(k_));
   return layer_.weight_scale.size() == 1 ? Scales::per_tensor(data) : Scales::per_row(data, channels);
 }
 

@@ -57,9 +57,9 @@ float group_scale(float absmax, bool power_of_two) {
 
 void quantize_blocks(const ConstView& w, const View& q, float* scale, std::string_view what, int threads) {
   const RowQuantizers rows = quantizers();
-  const int64_t across = (w.cols + kGroup - 1) / kGroup;
+  const int64_t across = groups_along(w.cols);
   std::atomic<bool> finite = true;
-  parallel_for((w.rows + kGroup - 1) / kGroup, 1, threads, [&](int64_t begin, int64_t end) {
+  parallel_for(groups_along(w.rows), 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * across; i < end * across; ++i) {
       const int64_t first_row = i / across * kGroup, first_col = i % across * kGroup;
       const int64_t count = std::min(kGroup, w.rows - first_row);
@@ -134,7 +134,7 @@ void dequantize(ConstView q, const Scales& scale, View out, int threads) {
   const RowQuantizers rows = quantizers();
   std::array<float, 256> table;
   for (uint32_t code = 0; code < table.size(); ++code) table[code] = decode(format_of(q.dtype), code);
-  const bool blocks = scale.cols > 1 || (scale.rows > 1 && scale.rows != q.rows);
+  const bool blocks = of_blocks(scale, q.rows);
   for_each_row(q, threads, [&](int64_t row) {
     if (!blocks) return rows.dequantize(q, row, table.data(), scale.of_row(row), out);
     for (int64_t first = 0; first < q.cols; first += kGroup)

@@ -17,9 +17,9 @@ namespace samebits::cuda {
 /// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags, and kWaitsBeforeTrigger:
 /// whether the kernel waits for the previous one before it lets the next one start. One that does not must have nothing
 /// to wait for: else the next one's early weight could still be in the making two kernels back.
-template <class Arch, class BlockTile, class Cluster, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+template <class Arch, class BlockTile, class Cluster, class Schedule, OperandWord kOperands, Order kOrder, OutKind kOut>
 struct Cutlass3Tile {
-  static constexpr bool kSwapped = kOperands == Operands::Swapped;
+  static constexpr bool kSwapped = kOperands == OperandWord::Swapped;
   static constexpr OrderSpec kSpec = spec(kOrder);
   static constexpr bool kPromoted = kSpec.promote_every != 0;
   static constexpr int kTileK = cute::size<2>(BlockTile{});
@@ -91,3 +91,15 @@ struct Cutlass3Tile {
 };
 
 }  // namespace samebits::cuda
+
+// One kernel of the cutlass::arch `tag` and its symbol `kernel_<name>` in the table's namespace, which tables.cpp
+// declares from the same row. The header of an architecture says what its rows must be, then defines
+// SAMEBITS_DEFINE_TILE by this.
+#define SAMEBITS_CUTLASS_TILE(tag, name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                           \
+  extern const TileKernel kernel_##name;                                                                               \
+  const TileKernel kernel_##name =                                                                                     \
+      Cutlass3Tile<cutlass::arch::tag, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,           \
+                   cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, OperandWord::operands, \
+                   Order::k##order, OutKind::k##out>::kKernel;                                                         \
+  }

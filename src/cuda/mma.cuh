@@ -42,9 +42,10 @@ __global__ void mma_kernel(const MmaParams p);
 
 /// kArch makes the kernel's symbol the architecture's own: two objects that register one host stub would take each
 /// other's code.
-template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, OperandWord kOperands, Order kOrder,
+          OutKind kOut>
 struct Mma {
-  static constexpr bool kSwapped = kOperands == Operands::Swapped;
+  static constexpr bool kSwapped = kOperands == OperandWord::Swapped;
   static constexpr int kPromoteEvery = spec(kOrder).promote_every;
   static constexpr bool kPromoted = kPromoteEvery != 0;
   static constexpr int kThreads = 32 * Schedule::kRows * Schedule::kCols;
@@ -226,16 +227,17 @@ __global__ void __launch_bounds__(Row::kThreads) mma_kernel(const MmaParams p) {
   Row::run(p, shared);
 }
 
-template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, Operands kOperands, Order kOrder, OutKind kOut>
+template <int kArch, int kTileM, int kTileN, int kTileK, class Schedule, OperandWord kOperands, Order kOrder,
+          OutKind kOut>
 const TileKernel Mma<kArch, kTileM, kTileN, kTileK, Schedule, kOperands, kOrder, kOut>::kKernel{kBytes, &Mma::launch};
 
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>` in the table's namespace, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)  \
-  namespace samebits::cuda::SAMEBITS_TABLE {                                                                      \
-  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                              \
-  extern const TileKernel kernel_##name;                                                                          \
-  const TileKernel kernel_##name = Mma<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule, Operands::operands, \
-                                       Order::k##order, OutKind::k##out>::kKernel;                                \
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)     \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                         \
+  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                                 \
+  extern const TileKernel kernel_##name;                                                                             \
+  const TileKernel kernel_##name = Mma<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule, OperandWord::operands, \
+                                       Order::k##order, OutKind::k##out>::kKernel;                                   \
   }

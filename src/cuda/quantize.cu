@@ -65,7 +65,7 @@ __global__ void divide_kernel(const T* x, int64_t x_stride, int64_t rows, int64_
 template <class T>
 __global__ void quantize_blocks_kernel(const T* x, int64_t x_stride, int64_t rows, int64_t cols, uint8_t* q,
                                        int64_t q_stride, float* scale) {
-  const int64_t across = (cols + kGroup - 1) / kGroup, blocks = (rows + kGroup - 1) / kGroup * across;
+  const int64_t across = groups_along(cols), blocks = groups_along(rows) * across;
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     const int64_t first_row = block / across * kGroup, first_col = block % across * kGroup;
     const auto each = [&](auto body) {
@@ -136,7 +136,7 @@ void quantize_weight(ConstView w, Granularity granularity, View q, float* scale,
 
 void dequantize(ConstView q, const Scales& scale, View out, const Launch& launch) {
   const auto stream = static_cast<cudaStream_t>(launch.stream);
-  const bool blocks = scale.cols > 1 || (scale.rows > 1 && scale.rows != q.rows);
+  const bool blocks = of_blocks(scale, q.rows);
   const ScaleIndex index{scale.data, scale.is_per_tensor() ? 0 : scale.row_stride, blocks ? scale.col_stride : 0,
                          blocks ? kGroupShift : 0};
   const auto run = [&](auto* from) {

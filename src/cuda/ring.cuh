@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "cuda/launch.h"
+#include "cuda/operands.h"
 #include "cuda/ring_epilogue.cuh"
 #include "cuda/ring_producer.cuh"
 #include "cuda/ring_scales.cuh"
@@ -33,7 +34,6 @@ enum RingSchedule { Ring1, Ring2, Ring3, RingTurns };
 constexpr int warpgroups(RingSchedule s) { return s == Ring1 ? 1 : s == Ring3 ? 3 : 2; }
 /// 64-row MMA blocks of each warpgroup in a tile of `tile_m` rows.
 constexpr int blocks_each(RingSchedule s, int tile_m) { return tile_m / 64 / (s == RingTurns ? 1 : warpgroups(s)); }
-enum class RingOperands { Straight, Swapped, WeightOnly };  // the operand words of the tables
 constexpr int token_bytes(Order order) { return spec(order).operands == Operands::kHalf ? 2 : 1; }
 
 /// What is fixed when a row is compiled, but for the element types. kBlocks: 64-row MMA blocks of each warpgroup.
@@ -387,7 +387,7 @@ TileKernel ring_kernels() {
 // One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
 #define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
   namespace samebits::cuda::sm90 {                                                                               \
-  static_assert(cluster_n == 1 && RingOperands::operands >= RingOperands::Swapped, "a Ring row swaps operands"); \
+  static_assert(cluster_n == 1 && OperandWord::operands != OperandWord::Straight, "a Ring row swaps operands");  \
   static_assert(tile_m % (64 * (schedule == RingTurns ? 1 : warpgroups(schedule))) == 0 &&                       \
                     tile_k * token_bytes(Order::k##order) % kChunkBytes == 0,                                    \
                 "whole MMA blocks for each warpgroup, whole chunks of K");                                       \
@@ -395,5 +395,5 @@ TileKernel ring_kernels() {
   const TileKernel kernel_##name =                                                                               \
       ring_kernels<RingRow<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,                     \
                            tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, OutKind::k##out>,     \
-                   RingOperands::operands == RingOperands::WeightOnly>();                                        \
+                   OperandWord::operands == OperandWord::WeightOnly>();                                          \
   }

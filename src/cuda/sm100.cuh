@@ -20,13 +20,7 @@ struct TwoSm {
 
 }  // namespace samebits::cuda::SAMEBITS_TABLE
 
-// One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)    \
-  namespace samebits::cuda::SAMEBITS_TABLE {                                                                        \
-  static_assert(spec(Order::k##order).promote_every == 0, "tcgen05 keeps its sums in tensor memory: no promotion"); \
-  extern const TileKernel kernel_##name;                                                                            \
-  const TileKernel kernel_##name =                                                                                  \
-      Cutlass3Tile<cutlass::arch::Sm100, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,      \
-                   cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, Operands::operands, \
-                   Order::k##order, OutKind::k##out>::kKernel;                                                      \
-  }
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
+  static_assert(samebits::spec(samebits::Order::k##order).promote_every == 0,                                    \
+                "tcgen05 keeps its sums in tensor memory: no promotion");                                        \
+  SAMEBITS_CUTLASS_TILE(Sm100, name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)

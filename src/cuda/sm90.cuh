@@ -2,7 +2,7 @@
 #pragma once
 #include "cuda/cutlass3.cuh"
 
-namespace samebits::cuda::sm90 {
+namespace samebits::cuda::SAMEBITS_TABLE {
 
 using cutlass::epilogue::TmaWarpSpecialized;
 using cutlass::epilogue::TmaWarpSpecializedCooperative;
@@ -29,14 +29,6 @@ struct Cooperative {
   using Epilogue = TmaWarpSpecializedCooperative;
 };
 
-}  // namespace samebits::cuda::sm90
+}  // namespace samebits::cuda::SAMEBITS_TABLE
 
-// One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)    \
-  namespace samebits::cuda::sm90 {                                                                                  \
-  extern const TileKernel kernel_##name;                                                                            \
-  const TileKernel kernel_##name =                                                                                  \
-      Cutlass3Tile<cutlass::arch::Sm90, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,       \
-                   cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, Operands::operands, \
-                   Order::k##order, OutKind::k##out>::kKernel;                                                      \
-  }
+#define SAMEBITS_DEFINE_TILE(...) SAMEBITS_CUTLASS_TILE(Sm90, __VA_ARGS__)

@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <array>
 
+#include "cuda/operands.h"
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
 
 namespace {
-
-// The operand words of the tables: which operand is the MMA's first, and whether the weight is FP8 beside 16 bits.
-enum Word { Straight, Swapped, WeightOnly };
 
 struct NamedCost {
   std::string_view tile;

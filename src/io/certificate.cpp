@@ -156,6 +156,13 @@ std::vector<DeviceInfo> with_certificate(std::vector<DeviceInfo> devices, const 
   return devices;
 }
 
+std::vector<DeviceInfo> certified_gpus(const Certificate& certificate) {
+  const std::vector<DeviceInfo>& all = cuda_devices();
+  const auto holds = [&](const DeviceInfo& device) { return certificate.holds_for(device); };
+  if (!all.empty() && std::none_of(all.begin(), all.end(), holds)) check_certificate(certificate, all.front());
+  return with_certificate(all, certificate);
+}
+
 Certificate make_certificate(const ProveReport& report, const DeviceInfo& device, int rounds, const std::string& date) {
   if (!report.same()) bad_input("the rows of {} do not agree: there is nothing to certify", describe(device));
   Certificate c;

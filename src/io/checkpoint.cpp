@@ -88,7 +88,7 @@ class Reader {
   // A value for each block of 128 x 128; activations are dynamic in groups of 128.
   Reason take_blocks(Linear& linear, const Tensor& scale, std::string_view stored, std::vector<float> loaded) const {
     const int64_t n = linear.weight.rows, k = linear.weight.cols;
-    const std::vector<int64_t> shape = {(n + kGroup - 1) / kGroup, (k + kGroup - 1) / kGroup};
+    const std::vector<int64_t> shape = {groups_along(n), groups_along(k)};
     if (scale.shape != shape)
       return fmt::format("block scales: {} is {} for a weight [{},{}]; blocks of 128 x 128 have [{}]", stored,
                          describe(scale), n, k, fmt::join(shape, ","));

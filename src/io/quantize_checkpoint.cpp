@@ -83,8 +83,7 @@ std::string scale_name(const Tensor& weight, const QuantizeOptions& options) {
 // Shapes as each format has them on disk.
 std::vector<int64_t> scale_shape(const Tensor& weight, const QuantizeOptions& options) {
   if (options.weights == Granularity::kPerChannel) return {weight.shape[0], 1};
-  if (options.weights == Granularity::kPerBlock)
-    return {(weight.shape[0] + kGroup - 1) / kGroup, (weight.shape[1] + kGroup - 1) / kGroup};
+  if (options.weights == Granularity::kPerBlock) return {groups_along(weight.shape[0]), groups_along(weight.shape[1])};
   return options.format == CheckpointFormat::kVllmFp8 ? std::vector<int64_t>{} : std::vector<int64_t>{1};
 }
 

@@ -46,13 +46,7 @@ std::atomic<Certified*> loaded_certificate = nullptr;
 const std::vector<DeviceInfo>& all_devices() {
   Certified* const loaded = loaded_certificate;
   if (!loaded) return cuda_devices();
-  std::call_once(loaded->once, [&] {
-    const auto& all = cuda_devices();
-    const auto holds = [&](const DeviceInfo& device) { return loaded->certificate.holds_for(device); };
-    if (!all.empty() && std::none_of(all.begin(), all.end(), holds))
-      check_certificate(loaded->certificate, all.front());
-    loaded->devices = with_certificate(all, loaded->certificate);
-  });
+  std::call_once(loaded->once, [&] { loaded->devices = certified_gpus(loaded->certificate); });
   return loaded->devices;
 }
 
@@ -126,7 +120,6 @@ void run(const GemmProblem& problem, const Place& place, const Tensor& like, Ove
   if (problem.m() == 0 || problem.n() == 0) return;
   Launch launch = place.launch();
   launch.overlap = overlap;
-  check_operands(problem.order, problem.a, problem.b);
   const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype,
                            rules_for(*launch.device), problem.weight_only());
   std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel
@@ -229,8 +222,8 @@ void check_cutlass(const Tensor& out, const Tensor& a, const Tensor& b, const Te
     bad_input(
         "a_scales is {} and b_scales is {} for m={} n={}: 1 or {} and 1 or {} values are computed; block scales "
         "[{},{}] and [{},{}] are not",
-        shape_of(a_scales), shape_of(b_scales), m, n, m, n, m, (a.size(1) + 127) / 128, (a.size(1) + 127) / 128,
-        (n + 127) / 128);
+        shape_of(a_scales), shape_of(b_scales), m, n, m, n, m, groups_along(a.size(1)), groups_along(a.size(1)),
+        groups_along(n));
   if (!a_scales.is_contiguous() || !b_scales.is_contiguous())
     bad_input("a_scales {} and b_scales {} must be contiguous", shape_of(a_scales), shape_of(b_scales));
   if (!bias) return;

@@ -53,7 +53,7 @@ Quantized quantize_weight_blocks(const Tensor& w) {
   const Place place(w);
   const View view = view_of("w", w);
   Tensor q = empty(w, {view.rows, view.cols}, ScalarType::Float8_e4m3fn);
-  Tensor scale = empty(w, {(view.rows + kGroup - 1) / kGroup, (view.cols + kGroup - 1) / kGroup}, ScalarType::Float);
+  Tensor scale = empty(w, {groups_along(view.rows), groups_along(view.cols)}, ScalarType::Float);
   quantize_weight(view, Granularity::kPerBlock, view_of("q", q), static_cast<float*>(scale.data_ptr()), "w",
                   place.launch());
   return {q, scale};
@@ -75,8 +75,8 @@ Tensor dequantize_op(const Tensor& q, const Tensor& scale, ScalarType out_dtype)
   Tensor out = empty(q, {view.rows, view.cols}, out_dtype);
   if (view.rows == 0 || view.cols == 0) return out;
   place.check("scale", scale);
-  const bool blocks = scale.dim() == 2 && scale.numel() > 1 && scale.size(0) == (view.rows + kGroup - 1) / kGroup &&
-                      scale.size(1) == (view.cols + kGroup - 1) / kGroup;
+  const bool blocks = scale.dim() == 2 && scale.numel() > 1 && scale.size(0) == groups_along(view.rows) &&
+                      scale.size(1) == groups_along(view.cols);
   dequantize(view, blocks ? block_scales_of("scale", scale) : scales_of("scale", scale, view.rows), view_of("out", out),
              place.launch());
   return out;

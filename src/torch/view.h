@@ -107,7 +107,7 @@ inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, Sc
 
 /// Scales of groups of an input [rows, cols], tokens fastest: [rows, ceil(cols/128)] float32, strides (1, rows).
 inline Tensor empty_group_scales(const Tensor& like, int64_t rows, int64_t cols) {
-  return torch::stable::transpose(empty(like, {(cols + kGroup - 1) / kGroup, rows}, ScalarType::Float), 0, 1);
+  return torch::stable::transpose(empty(like, {groups_along(cols), rows}, ScalarType::Float), 0, 1);
 }
 inline GroupScales groups_of(const Tensor& scale, bool power_of_two) {
   const View view(scale.data_ptr(), Dtype::kF32, scale.size(0), scale.size(1), scale.stride(0), scale.stride(1));

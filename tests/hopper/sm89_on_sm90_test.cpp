@@ -161,16 +161,8 @@ TEST_P(Sm89OnSm90Test, ControlSplitKIsCaught) {
   HostProblem p = random_problem(random, row().order, Data::kAllPatterns, 16, 64, 1088, Dtype::kF32);
   p.scale_a.assign(1, 1.0f), p.scale_b.assign(1, 1.0f);
   const Matrix whole = run_row(row(), p);
-  Matrix halves[2] = {whole, whole};
-  for (int64_t h = 0; h < 2; ++h) {
-    HostProblem part = p;
-    part.a = Matrix(Dtype::kE4m3, 16, 544), part.b = Matrix(Dtype::kE4m3, 64, 544);
-    for (int64_t r = 0; r < 16; ++r) std::memcpy(part.a.view().at(r, 0), p.a.view().at(r, 544 * h), 544);
-    for (int64_t r = 0; r < 64; ++r) std::memcpy(part.b.view().at(r, 0), p.b.view().at(r, 544 * h), 544);
-    halves[h] = run_row(row(), part);
-  }
-  for (size_t i = 0; i < 16 * 64; ++i) halves[0].as<float>()[i] += halves[1].as<float>()[i];
-  EXPECT_FALSE(same_bits(halves[0].view(), whole.view()));
+  const Matrix halves = in_two_halves_of_k(p, [&](const HostProblem& part) { return run_row(row(), part); });
+  EXPECT_FALSE(same_bits(halves.view(), whole.view()));
 }
 
 TEST_P(Sm89OnSm90Test, RowStridesAreHonoured) {

@@ -75,9 +75,10 @@ def why_not_linears() -> str | None:
     reason = linears_off()
     if reason:
         return reason
-    from .linear import installed, why_not
+    from .kernel import why_no_kernel
+    from .linear import ORDER, installed
 
-    return why_not() or (None if installed() else "the plugin did not put its function there")
+    return why_no_kernel(ORDER) or (None if installed() else "the plugin did not put its function there")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -45,14 +45,20 @@ def quantize_groups(
 
 
 def why_no_kernel(order: str) -> str | None:
-    """Why samebits has no kernel of the Order on this machine, logged once; None where it has."""
+    """Why samebits has no kernel of the Order on this machine, or None."""
     try:
         samebits.kernel("cuda", order, 16, 16, 16)
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        logger.warning_once("samebits is not used: %s", reason)
-        return reason
+        return str(error).partition("\n")[0]
     return None
+
+
+def has_kernel(order: str) -> tuple[bool, str | None]:
+    """Whether it has one, and the reason, logged once, where not: what vLLM's `is_supported` returns."""
+    reason = why_no_kernel(order)
+    if reason:
+        logger.warning_once("samebits is not used: %s", reason)
+    return reason is None, reason
 
 
 class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
@@ -78,8 +84,7 @@ class SamebitsFP8ScaledMMLinearKernel(CutlassFP8ScaledMMLinearKernel):
         supported, reason = super().is_supported(compute_capability)
         if not supported:
             return supported, reason
-        reason = why_no_kernel(ORDER)
-        return reason is None, reason
+        return has_kernel(ORDER)
 
     @classmethod
     def can_implement(cls, c: FP8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:
@@ -157,8 +162,7 @@ class SamebitsFp8BlockScaledMMKernel(CutlassFp8BlockScaledMMKernel):
         supported, reason = super().is_supported(compute_capability)
         if not supported:
             return supported, reason
-        reason = why_no_kernel(BLOCK_ORDER)
-        return reason is None, reason
+        return has_kernel(BLOCK_ORDER)
 
     @classmethod
     def can_implement(cls, config: FP8ScaledMMLinearLayerConfig) -> tuple[bool, str | None]:

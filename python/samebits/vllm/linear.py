@@ -14,6 +14,8 @@ from vllm.logger import init_logger
 
 import samebits
 
+from .kernel import why_no_kernel
+
 ORDER = samebits.HALF_ORDERS[0]
 NAME = "linear_batch_invariant"
 USERS = ("vllm.model_executor.layers.linear", "vllm.model_executor.layers.vocab_parallel_embedding")
@@ -48,22 +50,13 @@ def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = 
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
 
-def why_not() -> str | None:
-    """Why this machine's GPU cannot compute them, or None."""
-    try:
-        samebits.kernel("cuda", ORDER, 16, 16, 16)
-    except RuntimeError as error:
-        return str(error).partition("\n")[0]
-    return None
-
-
 def installed() -> bool:
     return getattr(batch_invariant, NAME) is linear_batch_invariant
 
 
 def install() -> bool:
     """Puts the function in the three places, if this GPU has the kernels; else a log line. Safe to run again."""
-    reason = why_not()
+    reason = why_no_kernel(ORDER)
     if reason:
         logger.warning_once("samebits leaves unquantized linears and lm_head to vLLM: %s", reason)
         return False
