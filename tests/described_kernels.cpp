@@ -20,10 +20,21 @@ namespace samebits::cuda::sm103 {
 static constexpr int64_t kShared = 227 << 10;
 #include "cuda/sm100.def"
 }  // namespace samebits::cuda::sm103
-namespace samebits::cuda::sm89 {
+namespace samebits::cuda {
 static constexpr int64_t kShared = 48 << 10;  // two blocks an SM (mma.cuh)
+namespace sm80 {
+#include "cuda/sm80.def"
+}
+namespace sm86 {
+#include "cuda/sm80.def"
+}
+namespace sm89 {
 #include "cuda/sm89.def"
-}  // namespace samebits::cuda::sm89
+}
+namespace sm89_half {
+#include "cuda/sm80.def"
+}
+}  // namespace samebits::cuda
 namespace samebits::cuda::sm120 {
 static constexpr int64_t kShared = 99 << 10;
 #include "cuda/sm120.def"

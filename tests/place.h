@@ -141,9 +141,12 @@ Matrix in_two_halves_of_k(const HostProblem& p, Run&& run) {
     HostProblem part = p;
     part.a = Matrix(p.a.dtype, p.a.rows, half);
     part.b = Matrix(p.b.dtype, p.b.rows, half);
-    const auto bytes = static_cast<size_t>(half) * size_of(p.a.dtype);
-    for (int64_t r = 0; r < p.a.rows; ++r) std::memcpy(part.a.view().at(r, 0), p.a.view().at(r, half * h), bytes);
-    for (int64_t r = 0; r < p.b.rows; ++r) std::memcpy(part.b.view().at(r, 0), p.b.view().at(r, half * h), bytes);
+    const auto cut = [&](const Matrix& from, Matrix& to) {
+      const auto bytes = static_cast<size_t>(half) * size_of(from.dtype);
+      for (int64_t r = 0; r < from.rows; ++r) std::memcpy(to.view().at(r, 0), from.view().at(r, half * h), bytes);
+    };
+    cut(p.a, part.a);
+    cut(p.b, part.b);
     Matrix out = run(part);
     if (!sum)
       sum = std::move(out);

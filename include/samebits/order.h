@@ -14,7 +14,8 @@ enum class Order : uint8_t {
   kHopperBf16,
   kHopperBlock128,
   kBlackwellFast,
-  kSm120Fast
+  kSm120Fast,
+  kAmpereBf16
 };
 
 /// Which operands an Order takes.
@@ -41,7 +42,7 @@ struct OrderSpec {
 
 /// Source of the Hopper constants: recordings in tests/golden. Source of the others: arXiv 2512.07004 and the models
 /// published with it (AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
-inline constexpr std::array<OrderSpec, 8> kOrders = {{
+inline constexpr std::array<OrderSpec, 9> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
@@ -50,6 +51,7 @@ inline constexpr std::array<OrderSpec, 8> kOrders = {{
     {Order::kHopperBlock128, "hopper-block128", 32, 13, 13, 128, "measured on H100 and H200", Operands::kFp8, 128},
     {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
     {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
+    {Order::kAmpereBf16, "ampere-bf16", 8, 24, 23, 0, "published, not measured by this project", Operands::kHalf, 0, -132},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

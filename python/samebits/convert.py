@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .invariant import InvariantLinear
 from .linear import Fp8Linear
+from .ops import HALF_ORDERS
 
 _HALVES = (torch.bfloat16, torch.float16)
 LAST = ("lm_head", "embed_out", "output", "gate", "shared_expert_gate")
@@ -56,7 +57,8 @@ def convert(
         model: on any device; layers stay where they are.
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
         heads: also convert output heads, task heads and routers.
-        scales: "channel", "tensor" or "block". order: one of ``samebits.ORDERS``.
+        scales: "channel", "tensor" or "block". order: one of ``samebits.ORDERS`` or, for 16-bit
+            activations, of ``samebits.HALF_ORDERS``.
         weight_only: keep the activations in 16 bits. cache: see :class:`Fp8Linear`.
         trainable: keep each weight as a parameter and train it through the quantizers.
         invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear`
@@ -100,7 +102,7 @@ def convert(
         )  # fmt: skip
         replace(model, name, layer)
     for name, module in rest:
-        replace(model, name, InvariantLinear.from_linear(module))
+        replace(model, name, InvariantLinear.from_linear(module, order=order if order in HALF_ORDERS else None))
     return model
 
 

@@ -40,7 +40,7 @@ class SamebitsConfig(QuantizationConfigMixin):
         ignore: layers to leave when converting (names, globs, "re:...").
         scales: "channel", "tensor" or "block", when converting.
         heads: also convert output and task heads.
-        order: one of ``samebits.ORDERS``.
+        order: one of ``samebits.ORDERS`` or, for 16-bit activations, of ``samebits.HALF_ORDERS``.
         weight_only: keep the activations in BF16.
         source: the quantization_config that the folder came with; filled in by loading.
     """

@@ -60,23 +60,26 @@ class Fp8Linear(nn.Module):
             scales: "tensor", "channel" or "block", the form of weight_scale.
             static_input: whether activations have a static scale.
             out_dtype: dtype of the output: bfloat16, float16 or float32.
-            order: a name of ``samebits.ORDERS``; block scales have an Order of their own, whatever is asked for.
+            order: a name of ``samebits.ORDERS``; block scales have an Order of their own, whatever is asked for. One of
+                ``samebits.HALF_ORDERS`` asks for weight_only in that Order; else 16 bits are computed in the device's.
             weight_only: keep the activations in BF16.
             cache: where the activations stay in BF16, keep the weight in 16 bits as well (three times the memory)
                 instead of widening it in every call. Never changes a bit.
         """
         super().__init__()
-        if order not in ops.ORDERS:
-            raise ValueError(f"unknown order {order!r}; there are: {', '.join(ops.ORDERS)}")
+        if order not in ops.ORDERS + ops.HALF_ORDERS:
+            raise ValueError(f"unknown order {order!r}; there are: {', '.join(ops.ORDERS + ops.HALF_ORDERS)}")
         n, k = out_features, in_features
         shapes = {"tensor": (1,), "channel": (n,), "block": (-(-n // BLOCK), -(-k // BLOCK))}
         if scales not in shapes:
             raise ValueError(f"scales={scales!r}: it must be one of {', '.join(shapes)}")
         self.in_features, self.out_features = k, n
-        self.out_dtype, self.order, self.weight_only, self.cache = out_dtype, order, weight_only, cache
+        self.out_dtype, self.order, self.cache = out_dtype, order, cache
+        self.weight_only = weight_only or order in ops.HALF_ORDERS
         self.route: str | None = None
         self.reason = "not prepared: call prepare() after loading"
         self._widen: torch.dtype | None = None
+        self._computes = order  # the Order of the route
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
         input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
@@ -192,6 +195,8 @@ class Fp8Linear(nn.Module):
         if self.master is not None:
             self.weight, self.weight_scale = weights.quantize(self.master.detach(), self._form())
         self.route, self.reason, self._widen = self._choose()
+        half = self.route in (routes.FALLBACK, routes.WEIGHT_ONLY)
+        self._computes = self._half_order() if half else self._fp8_order()
         if self.route is not None:
             self._first, self._second = routes.operands_of(self.route, self.weight, self.weight_scale, self._widen)
         return self
@@ -219,8 +224,7 @@ class Fp8Linear(nn.Module):
         dtype = routes.half_dtype(self.out_dtype)
 
         def kernel(weight_only: bool) -> str:
-            order = ops.HALF_ORDERS[0]
-            return ops.kernel(self.weight.device, order, 1, n, BLOCK if blocks else k, out, weight_only)
+            return ops.kernel(self.weight.device, self._half_order(), 1, n, BLOCK if blocks else k, out, weight_only)
 
         if blocks:
             why += f"; 128 x 128 scales: {-(-self.in_features // BLOCK)} products in FP32, added in the order of K"
@@ -242,6 +246,9 @@ class Fp8Linear(nn.Module):
     def _fp8_order(self) -> str:
         return ops.BLOCK_ORDERS[0] if self.weight_scale.dim() == 2 else self.order
 
+    def _half_order(self) -> str:
+        return self.order if self.order in ops.HALF_ORDERS else ops.half_order(self.weight.device)
+
     def explain(self) -> str:
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
@@ -252,8 +259,7 @@ class Fp8Linear(nn.Module):
             activations = "dynamic activations in groups of 128"
         else:
             activations = "dynamic per-token activations" if self.input_scale is None else "static activations"
-        order = ops.HALF_ORDERS[0] if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY) else self._fp8_order()
-        parts = [f"weight [{n}, {k}] {form}", activations, f"order {order}", f"output {self.out_dtype}"]
+        parts = [f"weight [{n}, {k}] {form}", activations, f"order {self._computes}", f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
         if self.master is not None:
@@ -279,11 +285,11 @@ class Fp8Linear(nn.Module):
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(
                 rows, self.master, self.bias, first, second, self.input_scale, self.route, self.out_features,
-                self._fp8_order(), self.out_dtype,
+                self._computes, self.out_dtype,
             )  # fmt: skip
         else:
             out = routes.compute(
-                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._fp8_order(),
+                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._computes,
                 self.out_dtype,
                 overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor
 ORDERS = ("hopper-fast", "hopper-promoted", "ada-fast", "ada-promoted", "hopper-block128", "blackwell-fast", "sm120-fast")
 """Names of the FP8 Orders: each is one way to add products over K, and so one set of output bits."""
 
-HALF_ORDERS = ("hopper-bf16",)
+HALF_ORDERS = ("hopper-bf16", "ampere-bf16")
 """Names of the Orders of bfloat16 and float16 operands: those of :func:`invariant_linear`."""
 
 BLOCK_ORDERS = ("hopper-block128",)
@@ -319,3 +319,18 @@ def kernel(
     device = torch.device(device)
     index = -1 if device.type == "cpu" else device.index if device.index is not None else torch.cuda.current_device()
     return torch.ops.samebits.kernel(index, order, m, n, k, out_dtype, weight_only)
+
+
+def half_order(device: torch.device | str) -> str:
+    """The Order of 16-bit operands that a device computes: the first of :data:`HALF_ORDERS` with a kernel there.
+
+    The CPU computes all of them and gives the first, as does a GPU without any; another is for the caller to ask for,
+    such as a CPU that audits an A100.
+    """
+    for order in HALF_ORDERS:
+        try:
+            kernel(device, order, 1, 16, 16)
+        except RuntimeError:
+            continue
+        return order
+    return HALF_ORDERS[0]

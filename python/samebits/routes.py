@@ -48,7 +48,7 @@ def block_scaled(
 
 
 def half(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, out_dtype: torch.dtype
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, n: int, order: str, out_dtype: torch.dtype
 ) -> Tensor:  # fmt: skip
     """Weight-only and the BF16 fallback, one definition: ``cast(scale[n] * acc [+ bias])`` of 16-bit activations and an
     e4m3 weight, which is exact in 16 bits, widened in the main loop or before. x [M, K] -> [M, n].
@@ -58,12 +58,14 @@ def half(
     """
     x = functional.pad(x.to(half_dtype(out_dtype)), (0, weight.shape[1] - x.shape[1]))
     if scale.dim() == 1:
-        out = ops.invariant_linear(x, weight, bias, scale=scale, out_dtype=out_dtype)
+        out = ops.invariant_linear(x, weight, bias, scale=scale, out_dtype=out_dtype, order=order)
         return out if out.shape[1] == n else out[:, :n].contiguous()
     total = None
     for j in range(scale.shape[0]):
         columns = slice(j * BLOCK, (j + 1) * BLOCK)
-        part = ops.invariant_linear(x[:, columns], weight[:, columns], scale=scale[j], out_dtype=torch.float32)
+        part = ops.invariant_linear(
+            x[:, columns], weight[:, columns], scale=scale[j], out_dtype=torch.float32, order=order
+        )
         total = part if total is None else total + part
     return (total if bias is None else total + bias.to(torch.float32))[:, :n].to(out_dtype)
 
@@ -148,7 +150,7 @@ def compute(
         if n != operands[0].shape[0]:
             bias = functional.pad(bias, (0, operands[0].shape[0] - n))
     if route in (FALLBACK, WEIGHT_ONLY):
-        return half(x, operands[0], operands[1], bias, n, out_dtype)
+        return half(x, operands[0], operands[1], bias, n, order, out_dtype)
     if route == BLOCK_SCALED:
         return block_scaled(x, operands[0], operands[1], bias, n, order, out_dtype, overlap)
     return direct(x, operands[0], operands[1], input_scale, bias, n, order, out_dtype, overlap)

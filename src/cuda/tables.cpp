@@ -33,10 +33,28 @@ constexpr auto joined(const std::array<T, kSizes>&... parts) {
 
 }  // namespace
 
+#if SAMEBITS_SM80
+#define SAMEBITS_TABLE sm80
+#define SAMEBITS_TABLE_ARCH 80
+#define SAMEBITS_DEF "cuda/sm80.def"
+#include "cuda/table.inc"
+#endif
+
+#if SAMEBITS_SM86
+#define SAMEBITS_TABLE sm86
+#define SAMEBITS_TABLE_ARCH 86
+#define SAMEBITS_DEF "cuda/sm80.def"
+#include "cuda/table.inc"
+#endif
+
 #if SAMEBITS_SM89
 #define SAMEBITS_TABLE sm89
 #define SAMEBITS_TABLE_ARCH 89
 #define SAMEBITS_DEF "cuda/sm89.def"
+#include "cuda/table.inc"
+#define SAMEBITS_TABLE sm89_half
+#define SAMEBITS_TABLE_ARCH 89
+#define SAMEBITS_DEF "cuda/sm80.def"
 #include "cuda/table.inc"
 #endif
 
@@ -106,13 +124,27 @@ static constexpr ShapeRule kMeasuredFast[] = {
 
 namespace {
 
+#if SAMEBITS_SM80
+constexpr auto& kHalfFixed = sm80::kFixed;
+#elif SAMEBITS_SM86
+constexpr auto& kHalfFixed = sm86::kFixed;
+#elif SAMEBITS_SM89
+constexpr auto& kHalfFixed = sm89_half::kFixed;
+#endif
+
 // sm90 first: its rows are the many.
 constexpr std::array kTiles = joined<Tile>(
 #if SAMEBITS_SM90
     sm90::kMeasuredRows,
 #endif
+#if SAMEBITS_SM80
+    sm80::kRows,
+#endif
+#if SAMEBITS_SM86
+    sm86::kRows,
+#endif
 #if SAMEBITS_SM89
-    sm89::kRows,
+    sm89::kRows, sm89_half::kRows,
 #endif
 #if SAMEBITS_SM100
     sm100::kRows,
@@ -128,6 +160,9 @@ constexpr std::array kTiles = joined<Tile>(
 constexpr std::array kFixed = joined<std::string_view>(
 #if SAMEBITS_SM90
     sm90::kFixed,
+#endif
+#if SAMEBITS_SM80 || SAMEBITS_SM86 || SAMEBITS_SM89  // the names are the same
+    kHalfFixed,
 #endif
 #if SAMEBITS_SM89
     sm89::kFixed,

@@ -125,18 +125,23 @@ def reference_accumulate(a: Tensor, b: Tensor, promoted: bool = False) -> np.nda
     return total if promoted else acc.astype(np.float32)
 
 
-def reference_accumulate_half(a: Tensor, b: Tensor) -> np.ndarray:
-    """FP32 accumulators of finite a [M, K] . b [N, K], both bfloat16 or both float16, in the Order hopper-bf16."""
+HALF_CONSTANTS = {"hopper-bf16": (16, 25, -133), "ampere-bf16": (8, 24, -132)}
+"""Elements a step, alignment bits and the least exponent: docs/contract.md."""
+
+
+def reference_accumulate_half(a: Tensor, b: Tensor, order: str = "hopper-bf16") -> np.ndarray:
+    """FP32 accumulators of finite a [M, K] . b [N, K], both bfloat16 or both float16."""
+    chunk, align, least = HALF_CONSTANTS[order]
     smallest = -126 if a.dtype == torch.bfloat16 else -14
     av, bv = (t.detach().cpu().double().numpy() for t in (a, b))
     ae, be = (np.maximum(np.frexp(v)[1] - 1, smallest) for v in (av, bv))
     acc = np.zeros((av.shape[0], bv.shape[0]))
-    for start in range(0, av.shape[1], 16):
-        part = slice(start, start + 16)
+    for start in range(0, av.shape[1], chunk):
+        part = slice(start, start + chunk)
         product = av[:, None, part] * bv[None, :, part]
-        exponents = np.where(product != 0, ae[:, None, part] + be[None, :, part], -133).max(-1)
-        of_acc = np.where(acc != 0, np.maximum(np.frexp(acc)[1] - 1, -126), -133)
-        unit = np.maximum(np.maximum(exponents, of_acc), -133) - 25
+        exponents = np.where(product != 0, ae[:, None, part] + be[None, :, part], least).max(-1)
+        of_acc = np.where(acc != 0, np.maximum(np.frexp(acc)[1] - 1, -126), least)
+        unit = np.maximum(np.maximum(exponents, of_acc), least) - align
         total = np.trunc(np.ldexp(product, -unit[..., None])).sum(-1) + np.trunc(np.ldexp(acc, -unit))
         total = np.ldexp(total, unit)
         last = np.maximum(np.frexp(total)[1] - 24, -149)
@@ -184,10 +189,11 @@ def reference_mm(
 
 
 def reference_half(
-    x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, out_dtype=torch.bfloat16
-) -> Tensor:
+    x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, out_dtype=torch.bfloat16,
+    order: str = "hopper-bf16",
+) -> Tensor:  # fmt: skip
     """invariant_linear by definition. x [M, K] bfloat16 or float16, weight [N, K] of any dtype that x's holds."""
-    acc = reference_accumulate_half(x, weight.detach().cpu().float().to(x.dtype))
+    acc = reference_accumulate_half(x, weight.detach().cpu().float().to(x.dtype), order)
     scale = torch.ones(1) if scale is None else scale.cpu()
     return _epilogue(acc, scale, None if bias is None else bias.detach().cpu(), out_dtype)
 

@@ -46,6 +46,44 @@ def test_every_epilogue_equals_the_reference(half_device, dtype, out_dtype, with
 
 
 @pytest.mark.parametrize("dtype", HALVES)
+def test_every_order_is_its_definition(dtype):
+    """On the CPU, which computes them all; data whose terms lie far apart, and a control: the Orders differ in bits."""
+    x, weight = (torch.randn(*shape).mul(torch.randn(*shape).mul(3).exp2()).to(dtype) for shape in ((9, 300), (24, 300)))
+    got = {order: invariant_linear(x, weight, out_dtype=torch.float32, order=order) for order in samebits.HALF_ORDERS}
+    for order, out in got.items():
+        assert same_bits(out, reference_half(x, weight, out_dtype=torch.float32, order=order)), order
+    assert not same_bits(*got.values())
+
+
+def test_a_layer_computes_in_the_order_of_its_device(monkeypatch):
+    """An A100 as the library describes it: no FP8 unit, and 16-bit rows of another Order than a Hopper's."""
+    real, source = samebits.ops.kernel, nn.Linear(96, 48, bias=False).bfloat16()
+    x = torch.randn(5, 96).bfloat16()
+    assert samebits.half_order("cpu") == "hopper-bf16"
+    asked = Fp8Linear.from_linear(source, order="ampere-bf16")
+    assert asked.route == "weight-only" and "order ampere-bf16" in asked.explain()
+
+    def ampere(device, order, *rest, **options):
+        if order != "ampere-bf16":
+            raise RuntimeError("sm_80 has no FP8 matrix unit; sm_89 is the first with one")
+        return real(device, order, *rest, **options)
+
+    monkeypatch.setattr(samebits.ops, "kernel", ampere)
+    assert samebits.half_order("cpu") == "ampere-bf16"
+    fallback, rest = Fp8Linear.from_linear(source), InvariantLinear.from_linear(source)
+    assert fallback.route == "BF16 fallback" and "order ampere-bf16" in fallback.explain()
+    assert "sm_80 has no FP8 matrix unit" in fallback.explain() and "order ampere-bf16" in rest.explain()
+    want = reference_half(x, fallback.weight, fallback.weight_scale, order="ampere-bf16")
+    assert same_bits(fallback(x), want) and same_bits(asked(x), want)
+    assert same_bits(rest(x), reference_half(x, source.weight, order="ampere-bf16"))
+    assert same_bits(copy.deepcopy(fallback)(x), want)
+    pinned = InvariantLinear.from_linear(source, order="hopper-bf16")
+    assert same_bits(pinned(x), reference_half(x, source.weight))
+    with pytest.raises(ValueError, match="unknown order 'fast'; there are: hopper-bf16, ampere-bf16"):
+        InvariantLinear.from_linear(source, order="fast")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_an_fp8_weight_is_the_widened_one(mixed_device, dtype, per_channel):
     x, weight = torch.randn(19, 144).to(dtype), random_fp8(48, 144, spread=30.0)

@@ -1,30 +1,43 @@
-// Ada's rows built a second time for a Hopper, where ptxas makes FP16 products of their instruction: not Ada's bits,
-// and unreachable from choose(), but the same loads, loops, epilogue and stores. An executable of its own, for one GPU:
-// what Ada's bits do not decide is proven here. Data whose sums are exact in every Order is compared with the CPU;
-// other data row against row.
+// The rows of mma.sync built a second time for a Hopper, unreachable from choose(). An executable of its own, for one GPU.
+//
+// Of FP8 operands (sm89.def) ptxas makes FP16 products there: not Ada's bits, but the same loads, loops, epilogue and
+// stores. Data whose sums are exact in every Order is compared with the CPU; other data row against row. Of 16-bit
+// operands (sm80.def) it is the unit of hopper-bf16, so any data is compared with the CPU's bits of that Order.
 #include <algorithm>
 
+#include "cuda/operands.h"
+#include "half.h"
 #include "place.h"
 
-namespace samebits::cuda::sm89_on_sm90 {
+namespace samebits::cuda {
 
 #define FIXED(...)
 #define TILE(name, ...) extern const TileKernel kernel_##name;
+namespace sm89_on_sm90 {
 #include "cuda/sm89.def"
+}
+namespace sm80_on_sm90 {
+#include "cuda/sm80.def"
+}
 #undef TILE
 
 namespace {
-constexpr bool Straight = false, Swapped = true;
-#define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
-  Tile{#name, 90, tile_m, tile_n, tile_k, 1, 1, #schedule, operands, Order::k##order, OutKind::k##out, &kernel_##name},
-const Tile kRows[] = {
+#define TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)                    \
+  Tile{#name, 90, tile_m, tile_n, tile_k, 1, 1, #schedule, true, Order::k##order, OutKind::k##out, &kernel_##name, \
+       {},    OperandWord::operands == OperandWord::WeightOnly},
+using namespace sm89_on_sm90;
+using namespace sm80_on_sm90;
+const Tile kFp8Rows[] = {
 #include "cuda/sm89.def"
+};
+const Tile kHalfRows[] = {
+#include "cuda/sm80.def"
 };
 #undef TILE
 #undef FIXED
 }  // namespace
 
-}  // namespace samebits::cuda::sm89_on_sm90
+}  // namespace samebits::cuda
 
 namespace samebits::testing {
 namespace {
@@ -69,17 +82,17 @@ Matrix on_the_cpu(const HostProblem& p) {
   return want;
 }
 
-class Sm89OnSm90Test : public ::testing::TestWithParam<const Tile*> {
+class MmaOnSm90Test : public ::testing::TestWithParam<const Tile*> {
  protected:
   const Tile& row() const { return *GetParam(); }
   /// The first row of the same Order and output: what the others are held to.
   const Tile& first() const {
-    return *std::find_if(std::begin(cuda::sm89_on_sm90::kRows), std::end(cuda::sm89_on_sm90::kRows),
+    return *std::find_if(std::begin(cuda::kFp8Rows), std::end(cuda::kFp8Rows),
                          [&](const Tile& t) { return t.order == row().order && t.out == row().out; });
   }
 };
 
-TEST_P(Sm89OnSm90Test, ExactSumsHaveTheBitsOfTheCpu) {
+TEST_P(MmaOnSm90Test, ExactSumsHaveTheBitsOfTheCpu) {
   struct Shape {
     int64_t m, n, k;
   };
@@ -107,7 +120,7 @@ TEST_P(Sm89OnSm90Test, ExactSumsHaveTheBitsOfTheCpu) {
 }
 
 // Scales, biases and NaN at the edges of FP32: the epilogue does not depend on the unit, nor does a NaN.
-TEST_P(Sm89OnSm90Test, EdgesOfScalesAndBiasesHaveTheBitsOfTheCpu) {
+TEST_P(MmaOnSm90Test, EdgesOfScalesAndBiasesHaveTheBitsOfTheCpu) {
   Random random{2};
   for (Dtype out : outs_of(row()))
     for (bool bias : {false, true})
@@ -122,7 +135,7 @@ TEST_P(Sm89OnSm90Test, EdgesOfScalesAndBiasesHaveTheBitsOfTheCpu) {
       }
 }
 
-TEST_P(Sm89OnSm90Test, AnyDataHasTheBitsOfTheFirstRow) {
+TEST_P(MmaOnSm90Test, AnyDataHasTheBitsOfTheFirstRow) {
   Random random{3};
   int64_t outputs = 0;
   for (Data kind : kAllData)
@@ -135,7 +148,7 @@ TEST_P(Sm89OnSm90Test, AnyDataHasTheBitsOfTheFirstRow) {
   fmt::print("{}: {} outputs equal to {}'s\n", row().name, outputs, first().name);
 }
 
-TEST_P(Sm89OnSm90Test, BatchSizeAndPositionNeverChangeARow) {
+TEST_P(MmaOnSm90Test, BatchSizeAndPositionNeverChangeARow) {
   Random random{4};
   int64_t outputs = 0;
   for (int64_t nk : {64, 208}) {
@@ -155,7 +168,7 @@ TEST_P(Sm89OnSm90Test, BatchSizeAndPositionNeverChangeARow) {
 }
 
 // The control of the tests above: K in two halves, added in FP32, must give other bits somewhere.
-TEST_P(Sm89OnSm90Test, ControlSplitKIsCaught) {
+TEST_P(MmaOnSm90Test, ControlSplitKIsCaught) {
   if (row().out != OutKind::kFloat) GTEST_SKIP() << "sums are added in FP32";
   Random random{5};
   HostProblem p = random_problem(random, row().order, Data::kAllPatterns, 16, 64, 1088, Dtype::kF32);
@@ -165,7 +178,7 @@ TEST_P(Sm89OnSm90Test, ControlSplitKIsCaught) {
   EXPECT_FALSE(same_bits(halves.view(), whole.view()));
 }
 
-TEST_P(Sm89OnSm90Test, RowStridesAreHonoured) {
+TEST_P(MmaOnSm90Test, RowStridesAreHonoured) {
   Random random{6};
   const Dtype out = outs_of(row()).front();
   for (int64_t m : {1, 40, 200}) {
@@ -184,14 +197,90 @@ TEST_P(Sm89OnSm90Test, RowStridesAreHonoured) {
   }
 }
 
-std::vector<const Tile*> all_rows() {
+template <size_t kRows>
+std::vector<const Tile*> all(const Tile (&table)[kRows]) {
   std::vector<const Tile*> rows;
-  for (const Tile& row : cuda::sm89_on_sm90::kRows) rows.push_back(&row);
+  for (const Tile& row : table) rows.push_back(&row);
   return rows;
 }
+std::string row_name(const ::testing::TestParamInfo<const Tile*>& info) { return std::string(info.param->name); }
 
-INSTANTIATE_TEST_SUITE_P(Rows, Sm89OnSm90Test, ::testing::ValuesIn(all_rows()),
-                         [](const auto& info) { return std::string(info.param->name); });
+INSTANTIATE_TEST_SUITE_P(Rows, MmaOnSm90Test, ::testing::ValuesIn(all(cuda::kFp8Rows)), row_name);
+
+class HalfMmaOnSm90Test : public ::testing::TestWithParam<const Tile*> {
+ protected:
+  const Tile& row() const { return *GetParam(); }
+
+  /// A problem of the row's operands in the Order of Hopper's unit; scales and bias now and then.
+  HostProblem problem(Random& random, size_t kind, Dtype dtype, int64_t m, int64_t n, int64_t k, Dtype out) const {
+    auto [a, b] = half_operands(random, kAllHalfData[kind], dtype, m, n, k);
+    if (row().weight_only) b = fp8_matrix(random, kAllData[kind % std::size(kAllData)], n, k);
+    HostProblem p{Order::kHopperBf16, std::move(a), std::move(b), {}, {}, std::nullopt, out};
+    if (random.below(2)) p.bias = float_matrix(random, out, 1, n, n, false);
+    if (random.below(2)) p.scale_b = random_scales(random, random.below(2) ? n : 1);
+    if (random.below(4) == 0) p.scale_a = random_scales(random, m);
+    return p;
+  }
+};
+
+TEST_P(HalfMmaOnSm90Test, AnyDataHasTheBitsOfTheCpu) {
+  Random random{7};
+  int64_t outputs = 0;
+  for (Dtype dtype : {Dtype::kBf16, Dtype::kF16})
+    for (Dtype out : outs_of(row()))
+      for (size_t kind = 0; kind < std::size(kAllHalfData); ++kind)
+        for (const auto& [m, n, k] :
+             {std::tuple(1, 8, 8), {3, 48, 152}, {17, 264, 520}, {65, 1288, 256}, {130, 136, 1048}, {16, 512, 2048}}) {
+          const HostProblem p = problem(random, kind, dtype, m, n, k, out);
+          ASSERT_TRUE(same_bits(run_row(row(), p).view(), on_the_cpu(p).view()))
+              << "m=" << m << " n=" << n << " k=" << k << " " << name(dtype) << " " << name(out)
+              << (p.bias ? " bias" : "") << " data " << kind;
+          outputs += int64_t{m} * n;
+        }
+  fmt::print("{}: {} outputs equal to the CPU's in hopper-bf16\n", row().name, outputs);
+}
+
+TEST_P(HalfMmaOnSm90Test, BatchSizeAndPositionNeverChangeARow) {
+  Random random{8};
+  const HostProblem whole = problem(random, 0, Dtype::kBf16, 127, 208, 208, outs_of(row()).front());
+  const Matrix want = on_the_cpu(whole);
+  for (int64_t m = 1; m <= 127; ++m) {
+    const int64_t at = random.below(static_cast<uint32_t>(128 - m));
+    const Matrix batch = run_row(row(), take_rows(whole, at, m));
+    ASSERT_TRUE(same_bits(batch.view(), ConstView(want.view()).slice_rows(at, m))) << "m=" << m << " at row " << at;
+  }
+}
+
+TEST_P(HalfMmaOnSm90Test, RowStridesAreHonoured) {
+  Random random{9};
+  for (int64_t m : {1, 40, 200}) {
+    const HostProblem dense = problem(random, 1, Dtype::kF16, m, 120, 88, outs_of(row()).front());
+    HostProblem padded = dense;
+    const int64_t size_b = static_cast<int64_t>(size_of(dense.b.dtype));
+    padded.a = Matrix(dense.a.dtype, m, 88, 136);
+    padded.b = Matrix(dense.b.dtype, 120, 88, 144);
+    for (int64_t r = 0; r < m; ++r) std::memcpy(padded.a.view().at(r, 0), dense.a.view().at(r, 0), 88 * 2);
+    for (int64_t r = 0; r < 120; ++r)
+      std::memcpy(padded.b.view().at(r, 0), dense.b.view().at(r, 0), static_cast<size_t>(88 * size_b));
+    padded.out_stride = 144;
+    ASSERT_TRUE(same_bits(run_row(row(), padded).view(), on_the_cpu(dense).view())) << "m=" << m;
+  }
+}
+
+// The controls: Ampere's constants and K in two halves have other bits somewhere in the same data.
+TEST_P(HalfMmaOnSm90Test, ControlAnotherOrderAndSplitKAreCaught) {
+  if (row().out != OutKind::kFloat) GTEST_SKIP() << "sums are compared in FP32";
+  Random random{10};
+  HostProblem p = problem(random, 5, Dtype::kBf16, 16, 64, 1088, Dtype::kF32);
+  p.bias.reset(), p.scale_a.clear(), p.scale_b.clear();
+  const Matrix got = run_row(row(), p);
+  const Matrix halves = in_two_halves_of_k(p, [&](const HostProblem& part) { return run_row(row(), part); });
+  EXPECT_FALSE(same_bits(halves.view(), got.view()));
+  p.order = Order::kAmpereBf16;
+  EXPECT_FALSE(same_bits(on_the_cpu(p).view(), got.view()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, HalfMmaOnSm90Test, ::testing::ValuesIn(all(cuda::kHalfRows)), row_name);
 
 }  // namespace
 }  // namespace samebits::testing
