@@ -196,6 +196,48 @@ TEST_P(CudaTest, WeightQuantizersAndDequantizeHaveTheBitsOfTheCpu) {
     }
 }
 
+// A call with Overlap::kWeight fetches its weight before the call right before it has ended. What wrote the weight one
+// call earlier must have ended by then, whatever row runs between: that row may let the next kernel start early only
+// after its own wait. (CUTLASS's pingpong kernel does so before it, and is launched plainly: sm90.cuh.)
+TEST_P(CudaTest, AWeightWrittenTwoCallsBeforeIsSeen) {
+  constexpr int64_t kM = 8, kN = 2048, kK = 4096;
+  Random random{9};
+  const Matrix sources[2] = {float_matrix(random, Dtype::kBf16, kN, kK, kK, false),
+                             float_matrix(random, Dtype::kBf16, kN, kK, kK, false)};
+  cuda::Buffer on_gpu[2] = {cuda::Buffer(sources[0].bytes.size()), cuda::Buffer(sources[1].bytes.size())};
+  cuda::Buffer scratch(kN * sizeof(float));
+  cuda::Stream stream;
+  for (Order order : orders_on(device())) {
+    if (spec(order).operands != Operands::kFp8 || spec(order).scale_block) continue;
+    HostProblem p = random_problem(random, order, Data::kNormal, kM, kN, kK);
+    std::vector<Matrix> want;
+    for (int i = 0; i < 2; ++i) {
+      std::vector<float> scale(kN);
+      quantize_per_token(sources[i].view(), p.b.view(), scale.data(), nullptr);
+      want.push_back(expected_on(device(), p));
+      on_gpu[i].upload(sources[i].bytes.data(), sources[i].bytes.size());
+    }
+    ASSERT_FALSE(same_bits(want[0].view(), want[1].view()));
+    const HostProblem small = random_problem(random, order, Data::kNormal, 4, 64, 64);
+    OnDevice reader(device(), p), between(device(), small);
+    const View weight(const_cast<void*>(reader.problem().b.data), Dtype::kE4m3, kN, kK);
+    for (std::string_view kernel : rows(device(), order)) {
+      const Plan plan = choose_named(device(), kernel, 4, 64, 64);
+      for (int round = 0; round < 10; ++round) {
+        Launch launch{.device = &device(), .stream = stream.get()};
+        quantize_per_token(at(on_gpu[round % 2], sources[round % 2]), weight, static_cast<float*>(scratch.data()),
+                           nullptr, launch);
+        gemm(between.problem(), plan, launch);
+        launch.overlap = Overlap::kWeight;
+        gemm(reader.problem(), launch);
+        stream.synchronize();
+        ASSERT_TRUE(same_bits(reader.result().view(), want[static_cast<size_t>(round % 2)].view()))
+            << kernel << " between, round " << round;
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(On, CudaTest, ::testing::ValuesIn(gpus()), place_name);
 
 }  // namespace

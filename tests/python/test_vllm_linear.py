@@ -77,6 +77,19 @@ def test_what_samebits_does_not_compute_stays_vllms_for_every_batch(fake, n, k, 
     assert module("batch_invariant").CALLS == [(n, k)] * 2
 
 
+def test_rows_and_weights_off_16_bytes(fake):  # noqa: F811
+    """Rows that start off 16 bytes are copied; such a weight stays vLLM's, for every batch."""
+    plugin.register()
+    apply, storage = module("linear").UnquantizedLinearMethod().apply, torch.randn(9 * 96 + 4).bfloat16()
+    layer, x = layer_of(64, 96), storage[4:].view(9, 96)
+    assert same_bits(apply(layer, x, None), reference_half(x, layer.weight))
+    assert module("batch_invariant").CALLS == []
+    shifted = SimpleNamespace(weight=torch.randn(64 * 96 + 4).bfloat16()[4:].view(64, 96))
+    for m in (1, 9):
+        apply(shifted, x[:m], None)
+    assert module("batch_invariant").CALLS == [(64, 96)] * 2
+
+
 def without_kernels(monkeypatch):
     def refuse(device, order, *_):
         if order in samebits.HALF_ORDERS:

@@ -35,6 +35,7 @@ def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[1] % 8 == 0
         and weight.stride(1) == 1
         and weight.stride(0) % 8 == 0
+        and weight.storage_offset() % 8 == 0  # 16 bytes: allocators align a storage
         and (bias is None or (bias.dtype == weight.dtype and bias.dim() == 1 and bias.stride(0) == 1))
     )
 
@@ -44,8 +45,8 @@ def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = 
     if not covers(input, weight, bias):
         return _theirs(input, weight, bias)
     rows = input.reshape(-1, input.shape[-1])
-    if rows.stride(1) != 1 or rows.stride(0) % 8:  # a copy has the same bits
-        rows = rows.contiguous()
+    if rows.stride(1) != 1 or rows.stride(0) % 8 or rows.storage_offset() % 8:  # a copy has the same bits
+        rows = rows.clone(memory_format=torch.contiguous_format)
     out = samebits.invariant_linear(rows, weight, bias, order=ORDER, overlap="none")
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
