@@ -8,23 +8,46 @@
 #include <cutlass/gemm/collective/collective_builder.hpp>
 #include <cutlass/gemm/kernel/gemm_universal.hpp>
 
+#include "cuda/by_dtype.h"
+#include "cuda/elements.cuh"
 #include "cuda/epilogue.cuh"
 #include "cuda/operands.h"
 #include "cuda/tile.h"
 
 namespace samebits::cuda {
 
-/// kArch: cutlass::arch tag. Schedule: a type with Mainloop<promoted> and Epilogue tags, and kWaitsBeforeTrigger:
-/// whether the kernel waits for the previous one before it lets the next one start. One that does not must have nothing
-/// to wait for: else the next one's early weight could still be in the making two kernels back.
-template <class Arch, class BlockTile, class Cluster, class Schedule, OperandWord kOperands, Order kOrder, OutKind kOut>
-struct Cutlass3Tile {
-  static constexpr bool kSwapped = kOperands == OperandWord::Swapped;
+template <class Row, class E>
+struct Cutlass3;
+
+/// What is fixed when a row is compiled, but for the element type. kArch: cutlass::arch tag. Schedule: a type with
+/// Mainloop<fast FP8 accumulation> and Epilogue tags, and kWaitsBeforeTrigger: whether the kernel waits for the
+/// previous one before it lets the next one start. One that does not must have nothing to wait for: else the next one's
+/// early weight could still be in the making two kernels back.
+template <class TheArch, class TheBlockTile, class TheCluster, class TheSchedule, OperandWord kOperands,
+          Order kTheOrder, OutKind kTheOut>
+struct Cutlass3Row {
+  using Arch = TheArch;
+  using BlockTile = TheBlockTile;
+  using Cluster = TheCluster;
+  using Schedule = TheSchedule;
+  static_assert(kOperands != OperandWord::WeightOnly, "CUTLASS's rows widen no weight");
+  static constexpr bool kSwapped = kOperands == OperandWord::Swapped, kWeightOnly = false;
+  static constexpr Order kOrder = kTheOrder;
+  static constexpr OutKind kOut = kTheOut;
+  template <Dtype kA, Dtype>
+  using Kernel = Cutlass3<Cutlass3Row, Element<kA>>;
+};
+
+/// A row's kernel for operands of element type E.
+template <class Row, class E>
+struct Cutlass3 : Row {
+  using Row::kSwapped, Row::kOrder, Row::kOut;
+  using typename Row::Arch, typename Row::BlockTile, typename Row::Cluster, typename Row::Schedule;
   static constexpr OrderSpec kSpec = spec(kOrder);
   static constexpr bool kPromoted = kSpec.promote_every != 0;
   static constexpr int kTileK = cute::size<2>(BlockTile{});
+  static constexpr int kAlign = 16 / sizeof(E);
 
-  using E = cutlass::float_e4m3_t;
   using D = Carrier<kOut>;
   using LayoutD = cute::conditional_t<kSwapped, cutlass::layout::ColumnMajor, cutlass::layout::RowMajor>;
   static constexpr int kAlignOut = 16 / sizeof(D);  // TMA moves 16 bytes or more
@@ -34,11 +57,11 @@ struct Cutlass3Tile {
       float, void, LayoutD, kAlignOut, D, LayoutD, kAlignOut, typename Schedule::Epilogue,
       typename Fused::Tree>::CollectiveOp;
   using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
-      Arch, cutlass::arch::OpClassTensorOp, E, cutlass::layout::RowMajor, 16, E, cutlass::layout::ColumnMajor, 16,
-      float, BlockTile, Cluster,
+      Arch, cutlass::arch::OpClassTensorOp, E, cutlass::layout::RowMajor, kAlign, E, cutlass::layout::ColumnMajor,
+      kAlign, float, BlockTile, Cluster,
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
           sizeof(typename CollectiveEpilogue::SharedStorage))>,
-      typename Schedule::template Mainloop<kPromoted>>::CollectiveOp;
+      typename Schedule::template Mainloop<sizeof(E) == 1 && !kPromoted>>::CollectiveOp;
   // The persistent scheduler gives each output tile to one block for all of K. Stream-K would split K by tile count.
   // A type of its own: sm100.def is built for two architectures, and objects that register one host stub would take
   // each other's code. The schedule words lie in the table's namespace, and so in this name.
@@ -87,7 +110,7 @@ struct Cutlass3Tile {
     check(gemm.run(stream, nullptr, dependent), "run");
   }
 
-  static constexpr TileKernel kKernel{Kernel::SharedStorageSize, &launch};
+  static constexpr int64_t kShared = Kernel::SharedStorageSize;
 };
 
 }  // namespace samebits::cuda
@@ -98,8 +121,8 @@ struct Cutlass3Tile {
 #define SAMEBITS_CUTLASS_TILE(tag, name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
   namespace samebits::cuda::SAMEBITS_TABLE {                                                                           \
   extern const TileKernel kernel_##name;                                                                               \
-  const TileKernel kernel_##name =                                                                                     \
-      Cutlass3Tile<cutlass::arch::tag, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,           \
-                   cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, OperandWord::operands, \
-                   Order::k##order, OutKind::k##out>::kKernel;                                                         \
+  const TileKernel kernel_##name = kernels_by_dtype<                                                                   \
+      Cutlass3Row<cutlass::arch::tag, cute::Shape<cute::Int<tile_m>, cute::Int<tile_n>, cute::Int<tile_k>>,            \
+                  cute::Shape<cute::Int<cluster_m>, cute::Int<cluster_n>, cute::_1>, schedule, OperandWord::operands,  \
+                  Order::k##order, OutKind::k##out>>();                                                                \
   }

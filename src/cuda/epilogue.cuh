@@ -118,9 +118,10 @@ struct Epilogue {
 
   static typename Tree::Arguments arguments(const GemmProblem& p) {
     using T = Carrier<kOut>;
-    const auto vector = [](auto broadcast, auto* data, bool is_vector) {
+    const auto vector = [](auto broadcast, auto* data, bool is_vector, auto absent) {
       using Broadcast = decltype(broadcast);
       typename Broadcast::Arguments args{};
+      args.null_default = absent;
       if constexpr (cute::is_same_v<typename Broadcast::StrideMNL, ColStride>) {
         args.ptr_col = data;
         cute::get<0>(args.dCol) = is_vector;
@@ -130,9 +131,9 @@ struct Epilogue {
       }
       return args;
     };
-    return {vector(PerChannel<float>{}, p.scale_b.data, !p.scale_b.is_per_tensor()),
-            vector(PerChannel<T>{}, static_cast<const T*>(p.bias.data), true),
-            {vector(PerToken<float>{}, p.scale_a.data, !p.scale_a.is_per_tensor()), {}, {}},
+    return {vector(PerChannel<float>{}, p.scale_b.data, !p.scale_b.is_per_tensor(), 1.0f),
+            vector(PerChannel<T>{}, static_cast<const T*>(p.bias.data), true, T(0)),
+            {vector(PerToken<float>{}, p.scale_a.data, !p.scale_a.is_per_tensor(), 1.0f), {}, {}},
             {static_cast<bool>(p.bias), p.out.dtype == Dtype::kF16}};
   }
 };

@@ -1,8 +1,8 @@
-// One row of a table for GPUs whose matrix unit is the warp's mma.sync: Ampere (sm80.def, 16-bit operands), Ada (sm89.def,
-// FP8) and consumer Blackwell (sm120.def). Tiles come through cp.async into a ring of shared-memory stages; warps
-// multiply m16n8k32 blocks of FP8 or m16n8k16 blocks of 16 bits, whose fragments are the same bytes.
-// Why not CUTLASS 2.x: its iterators load the remainder of K first, so with K not a multiple of the K tile its partial
-// sums are cut at other places than the contract's, and its promotion interval is tied to the K tile.
+// One row of a table for GPUs whose matrix unit is the warp's mma.sync: Ampere (sm80.def, 16-bit operands), Ada
+// (sm89.def, FP8) and consumer Blackwell (sm120.def). Tiles come through cp.async into a ring of shared-memory stages;
+// warps multiply m16n8k32 blocks of FP8 or m16n8k16 blocks of 16 bits, whose fragments are the same bytes. Why not
+// CUTLASS 2.x: its iterators load the remainder of K first, so with K not a multiple of the K tile its partial sums are
+// cut at other places than the contract's, and its promotion interval is tied to the K tile.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda/by_dtype.h"
 #include "cuda/launch.h"
 #include "cuda/operands.h"
 #include "cuda/tile.h"
@@ -30,7 +31,7 @@ struct Warps2x4 {
 };
 
 struct MmaParams {
-  const uint8_t *x, *y;  // first and second operand of the MMA: tokens and weight, or swapped
+  const uint8_t *x, *y;                    // first and second operand of the MMA: tokens and weight, or swapped
   int64_t x_stride, y_stride, out_stride;  // bytes; elements of out
   int x_rows, y_rows, k, tiles_x, tiles_y;
   const float *scale_a, *scale_b;
@@ -41,6 +42,8 @@ struct MmaParams {
 
 template <class Row>
 __global__ void mma_kernel(const MmaParams p);
+template <class Row, Dtype kA, Dtype kB>
+struct Mma;
 
 /// What is fixed when a row is compiled, but for the element types. kArch makes the kernel's symbol the architecture's
 /// own: two objects that register one host stub would take each other's code. kTileK in elements.
@@ -53,6 +56,8 @@ struct MmaRow {
   static constexpr bool kWeightOnly = kTheOperands == OperandWord::WeightOnly;
   static constexpr Order kOrder = kTheOrder;
   static constexpr OutKind kOut = kTheOut;
+  template <Dtype kA, Dtype kB>
+  using Kernel = Mma<MmaRow, kA, kB>;
 };
 
 /// A row's kernel for tokens of dtype kA and weights of kB: the same, or e4m3 beside 16 bits (weight-only: widened on
@@ -76,7 +81,7 @@ struct Mma : Row {
   static constexpr int kTokens = kSwapped ? kTileN : kTileM, kChannels = kSwapped ? kTileM : kTileN;
   static constexpr int kOutBytes = kOut == OutKind::kHalf ? 2 : 4;
   static constexpr int kPitch = kChannels * kOutBytes + 16;  // bytes between tokens of the staged output
-  static constexpr int kBytes = std::max(kStages * kStageBytes, kTokens * kPitch);
+  static constexpr int kShared = std::max(kStages * kStageBytes, kTokens* kPitch);
   static constexpr int kGroup = 8;  // tiles along x that run before the next one along y: keeps both in L2
   static_assert(kTileM % (16 * Schedule::kRows) == 0 && kTileN % (16 * Schedule::kCols) == 0, "whole MMAs, in pairs");
   static_assert(!kPromoted || kPromoteEvery % kTileK == 0, "K tile must divide the promotion interval");
@@ -88,7 +93,8 @@ struct Mma : Row {
     return row * kRowBytes + (kRowBytes == 64 ? chunk ^ row / 2 % 4 : chunk ^ row % 8) * 16;
   }
 
-  /// Rows [first, first + kRows) of an operand of `rows` rows of k_bytes, from byte k0 on; zeros where there is nothing.
+  /// Rows [first, first + kRows) of an operand of `rows` rows of k_bytes, from byte k0 on; zeros where there is
+  /// nothing.
   template <int kRows, int kRowBytes>
   static __device__ void load(uint32_t to, const uint8_t* operand, int64_t stride, int first, int rows, int k0,
                               int k_bytes) {
@@ -128,8 +134,8 @@ struct Mma : Row {
     return value | nan_e4m3(kTo, moved);
   }
 
-  /// 16 rows of the first operand x 32 bytes of K as the second has them: step `k` of a stage. PTX ISA, "Matrix Fragments
-  /// for mma.m16n8k16": thread 4g + t holds columns 2t, 2t + 1, 2t + 8, 2t + 9 of rows g and g + 8.
+  /// 16 rows of the first operand x 32 bytes of K as the second has them: step `k` of a stage. PTX ISA, "Matrix
+  /// Fragments for mma.m16n8k16": thread 4g + t holds columns 2t, 2t + 1, 2t + 8, 2t + 9 of rows g and g + 8.
   static __device__ void load_x(uint32_t (&a)[4], uint32_t stage, int row, int k) {
     const int lane = threadIdx.x % 32;
     if constexpr (kWidens) {
@@ -142,10 +148,11 @@ struct Mma : Row {
   }
 
   static __device__ void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#define SAMEBITS_MMA(shape, types)                                                                          \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." types ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
-               "{%0,%1,%2,%3};"                                                                             \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
+#define SAMEBITS_MMA(shape, types)                              \
+  asm volatile("mma.sync.aligned." shape ".row.col.f32." types  \
+               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "   \
+               "{%0,%1,%2,%3};"                                 \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
     if constexpr (kY == Dtype::kE4m3) SAMEBITS_MMA("m16n8k32", "e4m3.e4m3");
     if constexpr (kY == Dtype::kBf16) SAMEBITS_MMA("m16n8k16", "bf16.bf16");
@@ -268,7 +275,7 @@ struct Mma : Row {
     p.scale_a = q.scale_a.data, p.per_token = !q.scale_a.is_per_tensor();
     p.scale_b = q.scale_b.data, p.per_channel = !q.scale_b.is_per_tensor();
     p.bias = q.bias.data, p.fp16 = q.out.dtype == Dtype::kF16;
-    const Grid grid{static_cast<unsigned>(tiles_x * tiles_y), kThreads, 1, kBytes};
+    const Grid grid{static_cast<unsigned>(tiles_x * tiles_y), kThreads, 1, kShared};
     allow_all_shared_memory(&mma_kernel<Mma>, 0, *launch.device);
     launch_kernel("mma_kernel", &mma_kernel<Mma>, grid, launch, p);
   }
@@ -284,28 +291,14 @@ __global__ void __launch_bounds__(Row::kThreads) mma_kernel(const MmaParams p) {
   Row::run(p, shared);
 }
 
-/// What a row launches: a 16-bit Order's kernel by the dtype of the tokens.
-template <class Row>
-TileKernel mma_kernels() {
-  if constexpr (spec(Row::kOrder).operands == Operands::kFp8) {
-    using Kernel = Mma<Row, Dtype::kE4m3, Dtype::kE4m3>;
-    return {Kernel::kBytes, &Kernel::launch};
-  } else {
-    using Bf16 = Mma<Row, Dtype::kBf16, Row::kWeightOnly ? Dtype::kE4m3 : Dtype::kBf16>;
-    using Fp16 = Mma<Row, Dtype::kF16, Row::kWeightOnly ? Dtype::kE4m3 : Dtype::kF16>;
-    return {Bf16::kBytes, [](const GemmProblem& problem, const Launch& launch) {
-              problem.a.dtype == Dtype::kBf16 ? Bf16::launch(problem, launch) : Fp16::launch(problem, launch);
-            }};
-  }
-}
-
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>` in the table's namespace, which tables.cpp declares from the same row.
-#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out)        \
-  namespace samebits::cuda::SAMEBITS_TABLE {                                                                            \
-  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                                    \
-  extern const TileKernel kernel_##name;                                                                                \
-  const TileKernel kernel_##name = mma_kernels<MmaRow<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule,            \
-                                                      OperandWord::operands, Order::k##order, OutKind::k##out>>();      \
+#define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
+  namespace samebits::cuda::SAMEBITS_TABLE {                                                                     \
+  static_assert(cluster_m == 1 && cluster_n == 1, "mma.sync rows have no clusters");                             \
+  extern const TileKernel kernel_##name;                                                                         \
+  const TileKernel kernel_##name =                                                                               \
+      kernels_by_dtype<MmaRow<SAMEBITS_TABLE_ARCH, tile_m, tile_n, tile_k, schedule, OperandWord::operands,      \
+                              Order::k##order, OutKind::k##out>>();                                              \
   }

@@ -17,6 +17,8 @@
 #include <string>
 #include <utility>
 
+#include "cuda/by_dtype.h"
+#include "cuda/elements.cuh"
 #include "cuda/launch.h"
 #include "cuda/operands.h"
 #include "cuda/ring_epilogue.cuh"
@@ -36,15 +38,21 @@ constexpr int warpgroups(RingSchedule s) { return s == Ring1 ? 1 : s == Ring3 ? 
 constexpr int blocks_each(RingSchedule s, int tile_m) { return tile_m / 64 / (s == RingTurns ? 1 : warpgroups(s)); }
 constexpr int token_bytes(Order order) { return spec(order).operands == Operands::kHalf ? 2 : 1; }
 
+template <class Row, class A, class B>
+struct Ring;
+
 /// What is fixed when a row is compiled, but for the element types. kBlocks: 64-row MMA blocks of each warpgroup.
 /// kChunks: chunks of 128 bytes of K, as tokens have them, in a stage.
 template <Order kTheOrder, RingSchedule kTheSchedule, int kTheBlocks, int kTheCols, int kTheChunks, int kTheCluster,
-          OutKind kTheOut>
+          OutKind kTheOut, bool kTheWeightOnly>
 struct RingRow {
+  static constexpr bool kWeightOnly = kTheWeightOnly;
   static constexpr Order kOrder = kTheOrder;
   static constexpr RingSchedule kSchedule = kTheSchedule;
   static constexpr int kBlocks = kTheBlocks, kCols = kTheCols, kChunks = kTheChunks, kCluster = kTheCluster;
   static constexpr OutKind kOut = kTheOut;
+  template <Dtype kA, Dtype kB>
+  using Kernel = Ring<RingRow, Element<kA>, Element<kB>>;
 };
 
 /// A row's kernel for tokens of element type A and weights of B: the same, or float_e4m3_t beside 16 bits (weight-only:
@@ -84,9 +92,9 @@ struct Ring : Row {
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   static constexpr int64_t kPrefetchBytes = 16 << 20;
   /// Two stages of whole blocks: what the row cannot do without.
-  static constexpr int64_t kLeastShared = 1024 + kStaticBytes + kStagingBytes +
-                                          2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
-                                          (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
+  static constexpr int64_t kShared = 1024 + kStaticBytes + kStagingBytes +
+                                     2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
+                                     (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
 
@@ -366,22 +374,6 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   launch_kernel("ring_kernel", &ring_kernel<Ring>, grid, launch, p);
 }
 
-/// What a row launches: a 16-bit Order's kernel by the dtype of the tokens.
-template <class Row, bool kWeightOnly>
-TileKernel ring_kernels() {
-  using cutlass::float_e4m3_t, cutlass::bfloat16_t, cutlass::half_t;
-  if constexpr (spec(Row::kOrder).operands == Operands::kFp8) {
-    using Kernel = Ring<Row, float_e4m3_t, float_e4m3_t>;
-    return {Kernel::kLeastShared, &Kernel::launch};
-  } else {
-    using Bf16 = Ring<Row, bfloat16_t, cute::conditional_t<kWeightOnly, float_e4m3_t, bfloat16_t>>;
-    using Fp16 = Ring<Row, half_t, cute::conditional_t<kWeightOnly, float_e4m3_t, half_t>>;
-    return {Bf16::kLeastShared, [](const GemmProblem& problem, const Launch& launch) {
-              problem.a.dtype == Dtype::kBf16 ? Bf16::launch(problem, launch) : Fp16::launch(problem, launch);
-            }};
-  }
-}
-
 }  // namespace samebits::cuda
 
 // One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
@@ -393,7 +385,7 @@ TileKernel ring_kernels() {
                 "whole MMA blocks for each warpgroup, whole chunks of K");                                       \
   extern const TileKernel kernel_##name;                                                                         \
   const TileKernel kernel_##name =                                                                               \
-      ring_kernels<RingRow<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,                     \
-                           tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, OutKind::k##out>,     \
-                   OperandWord::operands == OperandWord::WeightOnly>();                                          \
+      kernels_by_dtype<RingRow<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,                 \
+                               tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, OutKind::k##out,  \
+                               OperandWord::operands == OperandWord::WeightOnly>>();                             \
   }

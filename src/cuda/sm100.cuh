@@ -7,13 +7,13 @@ namespace samebits::cuda::SAMEBITS_TABLE {
 // Note: launched plainly, not as dependents of the previous kernel: nobody has seen these kernels wait for it.
 struct OneSm {
   static constexpr bool kWaitsBeforeTrigger = false;
-  template <bool kPromoted>
+  template <bool kFastFp8>
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecialized1SmSm100;
   using Epilogue = cutlass::epilogue::TmaWarpSpecialized1Sm;
 };
 struct TwoSm {
   static constexpr bool kWaitsBeforeTrigger = false;
-  template <bool kPromoted>
+  template <bool kFastFp8>
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecialized2SmSm100;
   using Epilogue = cutlass::epilogue::TmaWarpSpecialized2Sm;
 };

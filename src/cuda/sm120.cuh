@@ -7,13 +7,13 @@ namespace samebits::cuda::SAMEBITS_TABLE {
 // Note: launched plainly, not as dependents of the previous kernel: nobody has seen these kernels wait for it.
 struct Pingpong {
   static constexpr bool kWaitsBeforeTrigger = false;
-  template <bool kPromoted>
+  template <bool kFastFp8>
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecializedPingpong;
   using Epilogue = cutlass::epilogue::TmaWarpSpecialized;
 };
 struct Cooperative {
   static constexpr bool kWaitsBeforeTrigger = false;
-  template <bool kPromoted>
+  template <bool kFastFp8>
   using Mainloop = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
   using Epilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
 };

@@ -9,23 +9,23 @@ using cutlass::epilogue::TmaWarpSpecializedCooperative;
 
 struct Basic {
   static constexpr bool kWaitsBeforeTrigger = true;
-  template <bool kPromoted>
-  using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecialized,
-                                       cutlass::gemm::KernelTmaWarpSpecializedFP8FastAccum>;
+  template <bool kFastFp8>
+  using Mainloop = cute::conditional_t<kFastFp8, cutlass::gemm::KernelTmaWarpSpecializedFP8FastAccum,
+                                       cutlass::gemm::KernelTmaWarpSpecialized>;
   using Epilogue = TmaWarpSpecialized;
 };
 struct Pingpong {
   static constexpr bool kWaitsBeforeTrigger = false;
-  template <bool kPromoted>
-  using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecializedPingpong,
-                                       cutlass::gemm::KernelTmaWarpSpecializedPingpongFP8FastAccum>;
+  template <bool kFastFp8>
+  using Mainloop = cute::conditional_t<kFastFp8, cutlass::gemm::KernelTmaWarpSpecializedPingpongFP8FastAccum,
+                                       cutlass::gemm::KernelTmaWarpSpecializedPingpong>;
   using Epilogue = TmaWarpSpecialized;
 };
 struct Cooperative {
   static constexpr bool kWaitsBeforeTrigger = true;
-  template <bool kPromoted>
-  using Mainloop = cute::conditional_t<kPromoted, cutlass::gemm::KernelTmaWarpSpecializedCooperative,
-                                       cutlass::gemm::KernelTmaWarpSpecializedCooperativeFP8FastAccum>;
+  template <bool kFastFp8>
+  using Mainloop = cute::conditional_t<kFastFp8, cutlass::gemm::KernelTmaWarpSpecializedCooperativeFP8FastAccum,
+                                       cutlass::gemm::KernelTmaWarpSpecializedCooperative>;
   using Epilogue = TmaWarpSpecializedCooperative;
 };
 
