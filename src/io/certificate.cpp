@@ -40,7 +40,8 @@ Json to_json(const ProvedOrder& order) {
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : file_(path, kFormat, kVersion, "samebits prove", kMaxDepth) {}
+  Reader(std::string_view text, const std::filesystem::path& path)
+      : file_(text, path, kFormat, kVersion, "samebits prove", kMaxDepth) {}
 
   Certificate read() {
     const Json& json = file_.json();
@@ -114,7 +115,11 @@ class Reader {
 
 }  // namespace
 
-Certificate load_certificate(const std::filesystem::path& path) { return Reader(path).read(); }
+Certificate parse_certificate(std::string_view text, const std::filesystem::path& path) {
+  return Reader(text, path).read();
+}
+
+Certificate load_certificate(const std::filesystem::path& path) { return parse_certificate(read_document(path), path); }
 
 void save_certificate(const Certificate& c, const std::filesystem::path& path) {
   Json file = {{"format", kFormat},  {"version", kVersion}, {"library", c.version},   {"contract", c.contract},
