@@ -95,12 +95,13 @@ tidy: $(STAMPS)/apt-tidy $(STAMPS)/apt-tests ## clang-tidy over the host code (m
 	cmake -S . -B build/tidy -G Ninja -DSAMEBITS_ARCHS=none
 	find src tests -name '*.cpp' ! -path 'src/cuda/*' ! -path 'tests/install/*' -print0 | xargs -0 -n 1 -P $(JOBS) clang-tidy-14 -p build/tidy --quiet
 
-fuzz: $(STAMPS)/apt-build $(STAMPS)/apt-fuzz ## fuzz the two file parsers for FUZZ_SECONDS each (60)
+fuzz: $(STAMPS)/apt-build $(STAMPS)/apt-fuzz ## fuzz the four file parsers for FUZZ_SECONDS each (60)
 	cmake --preset fuzz -DCMAKE_CXX_COMPILER=clang++-14
 	cmake --build build/fuzz -j $(JOBS)
-	for parser in safetensors recording; do \
+	for target in safetensors:safetensors recording:safetensors certificate:document rules:document; do \
+	  parser=$${target%:*}; \
 	  mkdir -p out/fuzz/$$parser; \
-	  build/fuzz/fuzz/$${parser}_fuzz -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/safetensors.dict out/fuzz/$$parser fuzz/corpus/$$parser; \
+	  build/fuzz/fuzz/$${parser}_fuzz -max_total_time=$(FUZZ_SECONDS) -dict=fuzz/$${target#*:}.dict out/fuzz/$$parser fuzz/corpus/$$parser; \
 	done
 
 clean: ## remove what was built and written (.venv stays)

@@ -1,4 +1,4 @@
-// What a fuzzer does with one input. Shared by the two fuzzers and by tests/corpus_test.cpp, which replays the corpus.
+// What a fuzzer does with one input. Shared by the fuzzers and by tests/corpus_test.cpp, which replays the corpus.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -7,9 +7,13 @@
 #include <string_view>
 #include <vector>
 
+#include "cuda/tile.h"
+#include "io/document.h"
 #include "io/recording.h"
 #include "io/safetensors.h"
 #include "numerics/reference.h"
+#include "samebits/prove.h"
+#include "samebits/rules.h"
 
 namespace samebits::fuzz {
 
@@ -53,6 +57,62 @@ inline Outcome parse_recording(std::vector<std::byte> bytes) {
     return Outcome::kAccepted;
   } catch (const Error&) {
     return Outcome::kRefused;
+  }
+}
+
+/// Reads a certificate and asks it about the device that it names.
+inline Outcome parse_certificate(std::string_view text) {
+  try {
+    const Certificate c = samebits::parse_certificate(text, "fuzz");
+    DeviceInfo device;
+    device.arch = c.arch, device.sms = c.sms, device.name = c.device, device.driver = c.driver;
+    require(c.holds_for(device) && c.version == version() && c.contract == kContractVersion);
+    for (const ProvedOrder& order : c.orders)
+      for (const ProvedRow& row : order.rows) require(row.outputs > 0);
+    return Outcome::kAccepted;
+  } catch (const Error&) {
+    return Outcome::kRefused;
+  }
+}
+
+/// What choose() makes of a rule on the device that it was measured on: no rule leads to a row of another Order.
+inline void follow(const RuleSet& rules, const ShapeRule& rule, const DeviceInfo& device) {
+  for (int64_t m : {rule.min_m, rule.picks[0].max_m}) {
+    try {
+      const Plan plan = choose(device, rule.order, m, rule.n, rule.k, Dtype::kBf16, &rules);
+      require(plan.tile && plan.tile->order == rule.order);
+    } catch (const Error&) {  // a shape that no row takes
+    }
+  }
+}
+
+/// Reads rules and follows them.
+inline Outcome parse_rules(std::string_view text) {
+  try {
+    const RuleSet rules = samebits::parse_rules(text, "fuzz");
+    DeviceInfo device;
+    device.arch = rules.arch, device.sms = rules.sms, device.name = rules.device, device.shared_memory = 227 << 10;
+    require(rules.holds_for(device));
+    for (const ShapeRule& rule : rules.shapes) follow(rules, rule, device);
+    return Outcome::kAccepted;
+  } catch (const Error&) {
+    return Outcome::kRefused;
+  }
+}
+
+/// Calls `parse` with the input as it is and, where it is an object of JSON, with the digest and the version that a
+/// file of its content has: a mutation would else fail there, before anything interesting.
+template <class Parse>
+void with_repaired_digest(std::span<const uint8_t> input, Parse&& parse) {
+  const std::string_view text(reinterpret_cast<const char*>(input.data()), input.size());
+  parse(text);
+  try {
+    Json file = parse_json(text, "fuzz", 8);
+    if (!file.is_object()) return;
+    file["library"] = version();
+    file["digest"] = digest_of(file);
+    parse(file.dump());
+  } catch (const Error&) {  // no JSON
   }
 }
 

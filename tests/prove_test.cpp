@@ -1,21 +1,35 @@
 // The proof of a machine, without a GPU: rows that the CPU computes, some of which lie. Its file: certificate_test.cpp.
 #include "samebits/prove.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "bits.h"
 #include "cli/prove.h"
 #include "core/prove.h"
+#include "core/slice.h"
 #include "cpu/gemm.h"
 #include "files.h"
+#include "numerics/reference.h"
 
 namespace samebits::testing {
 namespace {
 
 using Json = nlohmann::json;
 
-ProofRow cpu_row(const std::string& name, Order order, bool fp32, int threads = 0) {
-  return {name, order, fp32, [threads](const GemmProblem& p, const Launch&) { cpu::gemm(p, threads); }};
+ProofRow cpu_row(const std::string& name, Order order, bool fp32, int threads = 0, bool weight_only = false) {
+  return {name, order, fp32, [threads](const GemmProblem& p, const Launch&) { cpu::gemm(p, threads); }, weight_only};
+}
+
+/// Rows as the tables have them of an Order: of each output type, and of each weight.
+std::vector<ProofRow> honest_rows(Order order, int threads = 0) {
+  std::vector<ProofRow> rows = {cpu_row("one", order, false, 1), cpu_row("all", order, false, threads)};
+  if (spec(order).scale_block == 0) rows.push_back(cpu_row("fp32", order, true));
+  if (spec(order).operands == Operands::kHalf) {
+    rows.push_back(cpu_row("weight-only", order, false, threads, true));
+    rows.push_back(cpu_row("weight-only fp32", order, true, threads, true));
+  }
+  return rows;
 }
 
 ProveReport prove_rows(std::vector<ProofRow> rows) {
@@ -32,18 +46,18 @@ const ProvedRow& row_of(const ProveReport& report, const std::string& name) {
   throw std::out_of_range(name);
 }
 
-// The probes must return the constants that the CPU backend computes with, through fp32 and through bf16.
+// The probes must return the constants that the CPU backend computes with, through every kind of row.
 TEST(ProveTest, AUnitIsSeenThroughARow) {
   const Place place(cpu_device());
-  for (const OrderSpec& order : orders_of(Operands::kFp8))
-    for (bool fp32 : {true, false}) {
-      const UnitBehaviour unit = probe_unit(place, cpu_row("cpu", order.order, fp32));
+  for (const OrderSpec& order : kOrders)
+    for (const ProofRow& row : honest_rows(order.order)) {
+      const UnitBehaviour unit = probe_unit(place, row);
       EXPECT_EQ(unit.chunk(), order.chunk) << order.name;
       EXPECT_EQ(unit.align_bits, order.align_bits) << order.name;
       EXPECT_EQ(unit.result_bits, order.result_bits) << order.name;
       EXPECT_EQ(unit.promote_every, order.promote_every) << order.name;
       EXPECT_TRUE(unit.truncates && unit.accumulator_aligned) << order.name;
-      for (const OrderSpec& other : orders_of(Operands::kFp8)) {
+      for (const OrderSpec& other : kOrders) {
         const auto constants = [](const OrderSpec& s) {
           return std::tuple(s.chunk, s.align_bits, s.result_bits, s.promote_every);
         };
@@ -55,85 +69,226 @@ TEST(ProveTest, AUnitIsSeenThroughARow) {
 // A unit that no Order describes: FP32 sums, one product after another, rounded to nearest.
 TEST(ProveTest, AnotherUnitIsDescribedAsItIs) {
   const Place place(cpu_device());
-  const ProofRow row{"fma", Order::kHopperFast, true, [](const GemmProblem& p, const Launch&) {
-                       for (int64_t m = 0; m < p.m(); ++m)
-                         for (int64_t n = 0; n < p.n(); ++n) {
-                           float acc = 0;
-                           for (int64_t k = 0; k < p.k(); ++k)
-                             acc += decode(kFormatE4m3, *static_cast<const uint8_t*>(p.a.at(m, k))) *
-                                    decode(kFormatE4m3, *static_cast<const uint8_t*>(p.b.at(n, k)));
-                           store(Dtype::kF32, p.out.at(m, n), acc);
-                         }
-                     }};
-  const UnitBehaviour unit = probe_unit(place, row);
-  EXPECT_EQ(unit.align_bits, -1);  // +2^16 and -2^16 are gone before the small term comes
-  EXPECT_FALSE(unit.truncates);
-  for (const OrderSpec& order : orders_of(Operands::kFp8)) EXPECT_FALSE(unit.is(order));
+  const auto fma = [](const GemmProblem& p, const Launch&) {
+    for (int64_t m = 0; m < p.m(); ++m)
+      for (int64_t n = 0; n < p.n(); ++n) {
+        float acc = 0;
+        for (int64_t k = 0; k < p.k(); ++k) acc += load(p.a.dtype, p.a.at(m, k)) * load(p.b.dtype, p.b.at(n, k));
+        store(Dtype::kF32, p.out.at(m, n), acc);
+      }
+  };
+  for (Order order : {Order::kHopperFast, Order::kHopperBf16}) {
+    const UnitBehaviour unit = probe_unit(place, {"fma", order, true, fma});
+    EXPECT_EQ(unit.align_bits, -1);  // +2^16 and -2^16 are gone before the small term comes
+    EXPECT_FALSE(unit.truncates);
+    for (const OrderSpec& other : kOrders) EXPECT_FALSE(unit.is(other));
+  }
 }
 
-TEST(ProveTest, HonestRowsAreProvenAndDigestsRepeat) {
-  const auto rows = [](int threads) {
-    return std::vector{cpu_row("one", Order::kHopperPromoted, false, 1),
-                       cpu_row("all", Order::kHopperPromoted, false, threads),
-                       cpu_row("fp32", Order::kHopperPromoted, true)};
-  };
-  const ProveReport report = prove_rows(rows(0));
+/// An Order and the digest of one round. Those of hopper-fast and hopper-promoted are what an H100 gave, 2026-11-24;
+/// the others are the CPU backend's.
+class ProveOrderTest : public ::testing::TestWithParam<std::pair<Order, uint64_t>> {};
+
+TEST_P(ProveOrderTest, HonestRowsAreProven) {
+  const auto [order, digest] = GetParam();
+  const ProveReport report = prove_rows(honest_rows(order));
   ASSERT_EQ(report.orders.size(), 1u);
   EXPECT_TRUE(report.same());
   EXPECT_GT(report.control, 1000u);
-  const ProvedOrder& order = report.orders.front();
-  EXPECT_TRUE(order.auditable);
-  EXPECT_TRUE(order.unit.is(spec(Order::kHopperPromoted)));
-  for (const ProvedRow& row : order.rows) EXPECT_GT(row.outputs, 5'000'000u) << row.name;
-  EXPECT_EQ(order.digest, 0x787fcdd362ec3a8eu) << "what one round of `samebits prove` gave on an H100, 2026-11-24";
-  const ProveReport again = prove_rows(rows(2));
-  EXPECT_EQ(again.orders, report.orders) << "another thread count, the same digests and counts";
+  const ProvedOrder& proved = report.orders.front();
+  EXPECT_TRUE(proved.auditable);
+  EXPECT_TRUE(proved.unit.is(spec(order)));
+  for (const ProvedRow& row : proved.rows) EXPECT_GT(row.outputs, 1'000'000u) << row.name;
+  EXPECT_EQ(proved.digest, digest) << fmt::format("{:016x}", proved.digest);
 }
 
+INSTANTIATE_TEST_SUITE_P(Orders, ProveOrderTest,
+                         ::testing::Values(std::pair(Order::kHopperFast, 0xd100f62dedb3d37aull),
+                                           std::pair(Order::kHopperPromoted, 0x787fcdd362ec3a8eull),
+                                           std::pair(Order::kHopperBf16, 0xc8b575c43bc2bd95ull),
+                                           std::pair(Order::kHopperBlock128, 0x0ac77ccb546679b5ull)),
+                         [](const auto& info) {
+                           std::string text(name(info.param.first));
+                           std::replace(text.begin(), text.end(), '-', '_');
+                           return text;
+                         });
+
+TEST(ProveTest, AnotherNumberOfThreadsHasTheSameDigestsAndCounts) {
+  const auto rows = [](int threads) { return honest_rows(Order::kHopperPromoted, threads); };
+  EXPECT_EQ(prove_rows(rows(1)).orders, prove_rows(rows(2)).orders);
+}
+
+using Lie = std::function<void(const GemmProblem&)>;
+using Lies = std::vector<std::pair<std::string, Lie>>;
+
+/// A row that computes outputs here and there, of a small problem all, by `element(p, m, n)`.
+template <class Element>
+Lie some_outputs(Element element) {
+  return [element](const GemmProblem& p) {
+    cpu::gemm(p, 0);
+    const int64_t step = p.m() * p.n() * p.k() / 2'000'000 | 1;
+    for (int64_t i = 0; i < p.m() * p.n(); i += step)
+      store(p.out.dtype, p.out.at(i / p.n(), i % p.n()), element(p, i / p.n(), i % p.n()));
+  };
+}
+
+float bias_of(const GemmProblem& p, int64_t n) { return load(p.bias.dtype, p.bias.at(0, n)); }
+
+/// A unit with other constants than the Order's.
+template <class Change>
+Lie another_unit(Change change) {
+  return some_outputs([change](const GemmProblem& p, int64_t m, int64_t n) {
+    OrderSpec other = spec(p.order);
+    change(other);
+    const float acc = reference_accumulate(other, p.a, m, p.b, n), bias = p.bias ? bias_of(p, n) : 0;
+    return reference_epilogue(acc, p.scale_a.of_row(m), p.scale_b.of_row(n), p.bias ? &bias : nullptr);
+  });
+}
+
+/// K in two parts that are added in FP32, from M = 65 on.
+void split_large_batches(const GemmProblem& p) {
+  cpu::gemm(p, 0);
+  const int64_t cut = p.k() / 256 * 128;
+  if (p.m() <= 64 || cut == 0) return;
+  Matrix parts[2] = {Matrix(Dtype::kF32, p.m(), p.n()), Matrix(Dtype::kF32, p.m(), p.n())};
+  for (int i = 0; i < 2; ++i) {
+    GemmProblem part = slice_k(p, i ? cut : 0, i ? p.k() - cut : cut);
+    part.bias = ConstView();
+    part.out = parts[i].view();
+    cpu::gemm(part, 0);
+  }
+  for (int64_t m = 0; m < p.m(); ++m)
+    for (int64_t n = 0; n < p.n(); ++n) {
+      const int64_t at = m * p.n() + n;
+      const float sum = parts[0].as<float>()[at] + parts[1].as<float>()[at];
+      store(p.out.dtype, p.out.at(m, n), p.bias ? sum + bias_of(p, n) : sum);
+    }
+}
+
+/// What a broken kernel of any Order may do: lies of large batches, and of shapes and strides.
+const Lies kBatchLies = {{"one bit of the last row of a large batch",
+                          [](const GemmProblem& p) {
+                            cpu::gemm(p, 0);
+                            if (p.m() > 128) *static_cast<uint8_t*>(p.out.at(p.m() - 1, p.n() - 1)) ^= 1;
+                          }},
+                         {"K in two parts from M = 65", split_large_batches}};
+
+const Lies kShapeLies = {{"the last element of K left out where K is no multiple of 128",
+                          [](const GemmProblem& p) {
+                            const int64_t whole = p.k() > 128 ? p.k() / 128 * 128 : p.k();
+                            cpu::gemm(slice_k(p, 0, whole), 0);
+                          }},
+                         {"a write past the last column",
+                          [](const GemmProblem& p) {
+                            cpu::gemm(p, 0);
+                            if (p.out.row_stride > p.n())
+                              std::memset(View(p.out).at(0, p.n()), 0, size_of(p.out.dtype));
+                          }},
+                         {"dense rows where they are padded", [](const GemmProblem& p) {
+                            GemmProblem q = p;
+                            q.a.row_stride = p.k();
+                            cpu::gemm(q, 0);
+                          }}};
+
+/// The CPU backend with another problem.
+template <class Change>
+Lie instead(Change change) {
+  return [change](const GemmProblem& p) {
+    GemmProblem q = p;
+    change(q);
+    cpu::gemm(q, 0);
+  };
+}
+
+const Lies kFp8Lies = {{"another Order from M = 65", instead([](GemmProblem& p) {
+                          if (p.m() > 64) p.order = Order::kHopperPromoted;
+                        })}};
+
+const Lies kBlockLies = {
+    {"the scales of the first block for all", instead([](GemmProblem& p) { p.scale_a.col_stride = 0; })},
+    {"the weight scales of the first 128 channels for all", instead([](GemmProblem& p) { p.scale_b.row_stride = 0; })},
+    {"token scales as if dense",
+     instead([](GemmProblem& p) { p.scale_a.row_stride = p.scale_a.cols, p.scale_a.col_stride = 1; })},
+    {"a scale at a time", some_outputs([](const GemmProblem& p, int64_t m, int64_t n) {
+       float acc = 0;
+       for (int64_t k = 0; k < p.k(); k += 128) {
+         const int64_t count = std::min<int64_t>(128, p.k() - k);
+         const float chain =
+             reference_accumulate(spec(p.order), p.a.slice_cols(k, count), m, p.b.slice_cols(k, count), n);
+         acc = std::fma(chain * p.scale_a.at(m, k / 128), p.scale_b.at(n / 128, k / 128), acc);
+       }
+       return p.bias ? acc + bias_of(p, n) : acc;
+     })}};
+
+const Lies kHalfLies = {
+    {"one alignment bit less", another_unit([](OrderSpec& unit) { unit.align_bits = 24; })},
+    {"one result bit less", another_unit([](OrderSpec& unit) { unit.result_bits = 22; })},
+    {"steps of 8", another_unit([](OrderSpec& unit) { unit.chunk = 8; })},
+    {"exponents without a floor", another_unit([](OrderSpec& unit) { unit.least_exponent = -999; })},
+    {"the weight's scale before the token's", some_outputs([](const GemmProblem& p, int64_t m, int64_t n) {
+       const float acc = reference_accumulate(spec(p.order), p.a, m, p.b, n);
+       const float t = p.scale_b.of_row(n) * acc, scale = p.scale_a.of_row(m);
+       return p.bias ? std::fma(scale, t, bias_of(p, n)) : scale * t;
+     })}};
+
+/// vLLM's fallback: the scale goes into the weight, which is rounded once more.
+const Lies kWeightOnlyLies = {{"the scale in the weight", some_outputs([](const GemmProblem& p, int64_t m, int64_t n) {
+                                 Matrix scaled(p.a.dtype, 1, p.k());
+                                 for (int64_t k = 0; k < p.k(); ++k)
+                                   store(p.a.dtype, scaled.view().at(0, k),
+                                         load(p.b.dtype, p.b.at(n, k)) * p.scale_b.of_row(n));
+                                 const float acc = reference_accumulate(spec(p.order), p.a, m, scaled.view(), 0),
+                                             bias = p.bias ? bias_of(p, n) : 0;
+                                 return reference_epilogue(acc, 1, 1, p.bias ? &bias : nullptr);
+                               })}};
+
+struct Family {
+  std::string name;
+  Order order;
+  bool fp32, weight_only;
+  std::vector<Lies> lies;
+};
+
+class ProveLiesTest : public ::testing::TestWithParam<Family> {};
+
 // Control: each lie is one that a broken kernel tells, and each must be found in the row that tells it, and only there.
-TEST(ProveTest, ControlRowsThatLieAreCaught) {
-  using Lie = std::function<void(const GemmProblem&)>;
-  const std::vector<std::pair<std::string, Lie>> lies = {
-      {"one bit of the last row of a large batch",
-       [](const GemmProblem& p) {
-         cpu::gemm(p, 0);
-         if (p.m() > 128) *static_cast<uint8_t*>(p.out.at(p.m() - 1, p.n() - 1)) ^= 1;
-       }},
-      {"the last element of K left out where K is no multiple of 128",
-       [](const GemmProblem& p) {
-         GemmProblem q = p;
-         if (p.k() > 128) q.a.cols = q.b.cols = p.k() / 128 * 128;
-         cpu::gemm(q, 0);
-       }},
-      {"a write past the last column",
-       [](const GemmProblem& p) {
-         cpu::gemm(p, 0);
-         if (p.out.row_stride > p.n()) std::memset(View(p.out).at(0, p.n()), 0, size_of(p.out.dtype));
-       }},
-      {"another Order from M = 65",
-       [](const GemmProblem& p) {
-         GemmProblem q = p;
-         if (p.m() > 64) q.order = Order::kHopperPromoted;
-         cpu::gemm(q, 0);
-       }},
-      {"dense rows where they are padded", [](const GemmProblem& p) {
-         GemmProblem q = p;
-         q.a.row_stride = p.k();
-         cpu::gemm(q, 0);
-       }}};
-  std::vector<ProofRow> rows = {cpu_row("honest", Order::kHopperFast, false),
-                                cpu_row("honest too", Order::kHopperFast, false, 1)};
+TEST_P(ProveLiesTest, ControlRowsThatLieAreCaught) {
+  const auto& [_, order, fp32, weight_only, families] = GetParam();
+  std::vector<ProofRow> rows = {cpu_row("honest", order, fp32, 0, weight_only),
+                                cpu_row("honest too", order, fp32, 1, weight_only)};
+  Lies lies;
+  for (const Lies& family : families) lies.insert(lies.end(), family.begin(), family.end());
   for (const auto& [what, lie] : lies)
-    rows.push_back({what, Order::kHopperFast, false, [lie](const GemmProblem& p, const Launch&) { lie(p); }});
+    rows.push_back({what, order, fp32, [lie = lie](const GemmProblem& p, const Launch&) { lie(p); }, weight_only});
   const ProveReport report = prove_rows(rows);
   EXPECT_FALSE(report.same());
   EXPECT_TRUE(report.orders.front().auditable);
   EXPECT_EQ(row_of(report, "honest too").differing, 0u);
-  for (const auto& [what, _] : lies) {
+  for (const auto& [what, lie] : lies) {
     EXPECT_GT(row_of(report, what).differing, 0u) << what;
     EXPECT_NE(row_of(report, what).first, "") << what;
   }
   expect_error([&] { make_certificate(report, cpu_device(), 1, "2026-11-24"); }, ErrorCode::kBadInput, "do not agree");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, ProveLiesTest,
+    ::testing::Values(Family{"fp8", Order::kHopperFast, false, false, {kBatchLies, kShapeLies, kFp8Lies}},
+                      Family{"block", Order::kHopperBlock128, false, false, {kBatchLies, kShapeLies, kBlockLies}},
+                      Family{"half", Order::kHopperBf16, true, false, {kBatchLies, kHalfLies}},
+                      Family{"weight_only", Order::kHopperBf16, false, true, {kBatchLies, kWeightOnlyLies}}),
+    [](const auto& info) { return info.param.name; });
+
+// A row that takes the weight as it is and one that gets it widened are held to each other.
+TEST(ProveTest, ControlAWeightOnlyRowIsHeldToTheOthers) {
+  const Order order = Order::kHopperBf16;
+  const auto lie = another_unit([](OrderSpec& unit) { unit.align_bits = 24; });
+  const ProveReport report =
+      prove_rows({cpu_row("wide", order, false),
+                  {"weight-only", order, false, [lie](const GemmProblem& p, const Launch&) { lie(p); }, true}});
+  EXPECT_TRUE(report.orders.front().auditable);
+  EXPECT_GT(row_of(report, "weight-only").differing, 0u);
+  EXPECT_NE(row_of(report, "weight-only").first.find("beside e4m3"), std::string::npos);
 }
 
 // A unit other than the Order's constants: rows agree among themselves and not with the CPU backend.
@@ -151,6 +306,20 @@ TEST(ProveTest, RowsOfAnotherUnitAreInvariantButNotAuditable) {
   EXPECT_FALSE(report.orders.front().unit.is(spec(Order::kHopperFast)));
 }
 
+// The same of the other Orders, whose units have no second one here: rows that all leave out the bias.
+TEST(ProveTest, RowsThatShareAMistakeAreInvariantButNotAuditable) {
+  const auto no_bias = [](const GemmProblem& p, const Launch&) {
+    GemmProblem q = p;
+    q.bias = ConstView();
+    cpu::gemm(q, 0);
+  };
+  for (Order order : {Order::kHopperBf16, Order::kHopperBlock128}) {
+    const ProveReport report = prove_rows({{"a", order, false, no_bias}, {"b", order, false, no_bias}});
+    EXPECT_TRUE(report.same()) << name(order);
+    EXPECT_FALSE(report.orders.front().auditable) << name(order);
+  }
+}
+
 TEST(ProveTest, NothingToProveIsAnError) {
   expect_error([] { prove({}); }, ErrorCode::kNoDevice, "nothing to prove without a GPU");
   DeviceInfo ampere;
@@ -158,6 +327,11 @@ TEST(ProveTest, NothingToProveIsAnError) {
   ProveOptions options;
   options.device = &ampere;
   expect_error([&] { prove(options); }, ErrorCode::kNoDevice, "an A100 (sm_80): sm_80 has no FP8 matrix unit");
+  if (cuda::tiles().empty()) return;
+  DeviceInfo small;
+  small.arch = cuda::tiles().front().arch, small.name = "a small one", small.shared_memory = 1 << 10;
+  options.device = &small;
+  expect_error([&] { prove(options); }, ErrorCode::kNoDevice, "bytes of shared memory, the device has 1024");
 }
 
 TEST(ProveTest, ACancelledProofProvesNothing) {
@@ -204,6 +378,9 @@ TEST(ProveReportTest, VerdictsAndTables) {
   other.orders.front().unit.align_bits = -1;
   EXPECT_NE(prove_table(other, device, 1).find("over 30 + 13 bits, truncates, one chain (not the Order's)"),
             std::string::npos);
+  other.left_out = {"a64x64x128 needs 50000 bytes of shared memory, the device has 49152"};
+  EXPECT_NE(prove_table(other, device, 1).find("not run: a64x64x128 needs 50000 bytes"), std::string::npos);
+  EXPECT_EQ(Json::parse(prove_json(other, device, 4, 1.5, ""))["left_out"][0], other.left_out[0]);
   const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, "c.json"));
   EXPECT_EQ(json["orders"][0]["verdict"], "invariant, not auditable");
   EXPECT_EQ(json["outputs"], 200);

@@ -18,7 +18,8 @@ namespace samebits {
 inline constexpr int kContractVersion = 1;
 
 /// How a matrix unit adds, seen through a row: probes with one nonzero product here and there, each of which returns a
-/// power of two or nothing. Words as in docs/contract.md.
+/// power of two or nothing. A row of 16-bit operands is asked in bf16, one of block scales with scales of 1. Words as
+/// in docs/contract.md.
 struct UnitBehaviour {
   uint64_t step = 0;                 ///< bit i: element i of K is added in one step with elements 0 and 1
   int align_bits = 0;                ///< -1: even 2^-30 of the largest term is kept
@@ -40,6 +41,7 @@ struct ProofRow {
   Order order = Order::kHopperFast;
   bool fp32 = false;  ///< writes fp32, else bf16 and fp16
   std::function<void(const GemmProblem& problem, const Launch& launch)> run;
+  bool weight_only = false;  ///< takes `b` in e4m3 beside a 16-bit `a`, and no other
 };
 
 /// What was found of one row.
@@ -78,6 +80,8 @@ struct ProveReport {
   std::vector<ProvedOrder> orders;
   uint64_t control =
       0;  ///< outputs in which a K-split schedule differed under the same comparison; 0: nothing is proven
+  std::vector<std::string>
+      left_out;  ///< why rows of the device's architecture were not run, a sentence with the name each
   bool cancelled = false;
 
   bool same() const;  ///< all rows of every Order agree, and the control was caught

@@ -47,6 +47,7 @@ std::string prove_table(const ProveReport& report, const DeviceInfo& device, dou
       if (row.differing)
         text += fmt::format("{} {}: {} of {} outputs differ; {}\n", name(o.order), row.name, row.differing, row.outputs,
                             row.first);
+  for (const std::string& reason : report.left_out) text += fmt::format("not run: {}\n", reason);
   return text + fmt::format("control: a K-split schedule differed in {} outputs{}\n{}, {:.0f} s\n", report.control,
                             report.control ? ": caught by the same comparison" : ": NOT CAUGHT",
                             samebits::describe(device), seconds);
@@ -82,6 +83,7 @@ std::string prove_json(const ProveReport& report, const DeviceInfo& device, int 
     outputs += o.outputs();
     sum += differing(o);
   }
+  json["left_out"] = report.left_out;
   json["control"] = report.control;
   json["outputs"] = outputs;
   json["differing"] = sum;

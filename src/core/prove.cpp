@@ -11,18 +11,29 @@
 #include "core/choose.h"
 #include "core/generator.h"
 #include "core/prove.h"
+#include "core/slice.h"
 #include "cpu/gemm.h"
 #include "numerics/formats.h"
 
 namespace samebits {
 namespace {
 
-constexpr int kStreams = 4;
+constexpr size_t kStreams = 4;
+constexpr int64_t kCut = 128;  // where the control cuts K: at a block of scales, which could not be halved
 
 /// Rows of one Order that write the same type: the first is the one that the others are held to.
 struct Group {
   std::vector<const ProofRow*> rows;
   std::vector<ProvedRow> proved;
+
+  /// Those that take such a weight, by their place in `rows`: one that is no weight-only row gets an e4m3 weight
+  /// widened.
+  std::vector<size_t> taking(bool weight_only) const {
+    std::vector<size_t> found;
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (weight_only || !rows[i]->weight_only) found.push_back(i);
+    return found;
+  }
 };
 
 class OrderProof {
@@ -41,23 +52,22 @@ class OrderProof {
   /// Throws away nothing: what was found until a cancel is in result().
   template <class Progress>
   void run(const Progress& progress) {
-    result_.unit = probe_unit(place_, *(groups_[1].rows.empty() ? groups_[0] : groups_[1]).rows.front());
+    result_.unit = probe_unit(place_, *front().rows.front());
     XXH3_state_t digest;
     XXH3_64bits_reset(&digest);
     for (int round = 0; round < options_.rounds; ++round) {
       const std::vector<ProofCase> cases = proof_cases(round, result_.order);
       for (size_t i = 0; i < cases.size(); ++i) {
         if (!progress(round + static_cast<double>(i) / static_cast<double>(cases.size() + 3), cases[i].what)) return;
-        for (Group& group : groups_)
-          if (!group.rows.empty()) run_case(group, cases[i], digest);
+        for (Group& group : groups_) run_case(group, cases[i], digest);
       }
-      const ProofCase sweep = sweep_case(round, result_.order);
-      for (Group& group : groups_) {
-        if (group.rows.empty()) continue;
+      for (bool weight_only : weights()) {
         if (!progress(round + 0.95, "M sweep")) return;
-        run_sweep(group, sweep, sweep_batches(round));
+        const ProofCase sweep = sweep_case(round, result_.order, weight_only);
+        for (Group& group : groups_) run_sweep(group, sweep, sweep_batches(round));
         if (!progress(round + 0.97, "concurrent streams")) return;
-        if (!place_.is_cpu()) run_streams(group, cases);
+        for (Group& group : groups_)
+          if (!place_.is_cpu()) run_streams(group, cases, weight_only);
       }
     }
     result_.auditable = !audit_failed_;
@@ -71,22 +81,16 @@ class OrderProof {
 
   /// Outputs in which K in two halves, added in the output's type, differs from K whole under the same comparison.
   uint64_t control() {
-    const Group& group = groups_[1].rows.empty() ? groups_[0] : groups_[1];
-    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : Dtype::kBf16;
-    ProofCase c = sweep_case(0, result_.order);
-    for (size_t i = 0; i < c.a.size(); ++i)  // all exponents: with fewer, sums are exact in 25 bits
-      c.a[i] = static_cast<uint8_t>(mix(i) % 0x7f | (mix(i) >> 32 & 0x80));
-    c.bias.clear();
+    const ProofRow& row = *front().rows.front();
+    const Dtype out = row.fp32 ? Dtype::kF32 : Dtype::kBf16;
+    const ProofCase c = control_case(result_.order, row.weight_only);
     const OnPlace on(place_, c, out);
-    const Memory whole = run_row(*group.rows.front(), on);
-    const int64_t cut = c.k / 2 / kAlignment * kAlignment;
+    const Memory whole = run_row(row, on);
+    const int64_t cut = c.k / 2 / kCut * kCut;
     std::vector<std::byte> sums[2];
     for (int h = 0; h < 2; ++h) {
       Memory half = on.output();
-      GemmProblem p = on.problem(result_.order, half);
-      p.a = h ? p.a.slice_cols(cut, c.k - cut) : p.a.slice_cols(0, cut);
-      p.b = h ? p.b.slice_cols(cut, c.k - cut) : p.b.slice_cols(0, cut);
-      group.rows.front()->run(p, launch());
+      row.run(slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), launch());
       place_.synchronize();
       sums[h].resize(half.size());
       half.download(sums[h].data(), half.size());
@@ -104,6 +108,15 @@ class OrderProof {
     return ConstView(memory.data(), out, c.m, c.out_stride, c.out_stride);
   }
 
+  /// The rows that the unit and the control are seen through: those of fp32, which hide nothing, if there are any.
+  const Group& front() const { return groups_[1].rows.empty() ? groups_[0] : groups_[1]; }
+
+  /// Whether the weight is e4m3 beside 16-bit activations: what there is of it under the Order.
+  std::vector<bool> weights() const {
+    if (spec(result_.order).operands == Operands::kFp8) return {false};
+    return {false, true};
+  }
+
   Launch launch() const {
     Launch launch;
     launch.device = &place_.device(), launch.stream = place_.stream(), launch.threads = options_.threads;
@@ -112,7 +125,7 @@ class OrderProof {
 
   Memory run_row(const ProofRow& row, const OnPlace& on) const {
     Memory out = on.output();
-    row.run(on.problem(row.order, out), launch());
+    row.run(on.problem(row, out), launch());
     place_.synchronize();
     return out;
   }
@@ -132,27 +145,32 @@ class OrderProof {
     static const Place cpu(cpu_device());
     const OnPlace on(cpu, c, out);
     Memory result = on.output();
-    cpu::gemm(on.problem(result_.order, result), options_.threads);
+    const ProofRow row{"cpu", result_.order, out == Dtype::kF32, {}, c.weight_only()};
+    cpu::gemm(on.problem(row, result), options_.threads);
     std::vector<std::byte> bytes(result.size());
     result.download(bytes.data(), bytes.size());
     return bytes;
   }
 
   void run_case(Group& group, const ProofCase& c, XXH3_state_t& digest) {
-    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : c.half;
+    const std::vector<size_t> rows = group.taking(c.weight_only());
+    if (rows.empty()) return;
+    const ProofRow& reference = *group.rows[rows[0]];
+    const Dtype out = reference.fp32 ? Dtype::kF32 : c.half;
     const OnPlace on(place_, c, out);
-    const Memory first = run_row(*group.rows.front(), on);
+    const Memory first = run_row(reference, on);
     const auto outputs = static_cast<uint64_t>(c.m * c.n);
     const std::vector<std::byte> cpu = on_the_cpu(c, out);
     Memory want(place_, cpu.size());
     want.upload(cpu.data(), cpu.size());
     // Not the first row's fault: another unit than the Order's, or an Order that is not the unit's.
     if (compare_(view(first, c, out), view(want, c, out), 0).count) audit_failed_ = true;
-    group.proved[0].outputs += outputs;
+    group.proved[rows[0]].outputs += outputs;
     std::vector<std::byte> bytes(first.size());
     first.download(bytes.data(), bytes.size());
     XXH3_64bits_update(&digest, bytes.data(), bytes.size());
-    for (size_t i = 1; i < group.rows.size(); ++i) {
+    for (size_t i : rows) {
+      if (i == rows[0]) continue;
       const Memory got = run_row(*group.rows[i], on);
       count(group.proved[i], compare_(view(got, c, out), view(first, c, out), 0), outputs, c.what, c.out_stride);
     }
@@ -160,55 +178,60 @@ class OrderProof {
 
   /// Each row of the tables over batches of the pool, against the pool's rows alone by the first one.
   void run_sweep(Group& group, const ProofCase& pool, const std::vector<std::pair<int64_t, int64_t>>& batches) {
-    const Dtype out = group.rows.front()->fp32 ? Dtype::kF32 : pool.half;
+    const std::vector<size_t> rows = group.taking(pool.weight_only());
+    if (rows.empty()) return;
+    const ProofRow& reference = *group.rows[rows[0]];
+    const Dtype out = reference.fp32 ? Dtype::kF32 : pool.half;
     const OnPlace on(place_, pool, out);
     Memory alone = on.output();
     for (int64_t row = 0; row < pool.m; ++row) {
-      GemmProblem p = on.problem(result_.order, alone, row, 1);
+      GemmProblem p = on.problem(reference, alone, row, 1);
       p.out.data = View(alone.data(), out, pool.m, pool.n, pool.out_stride).at(row, 0);
-      group.rows.front()->run(p, launch());
+      reference.run(p, launch());
     }
     place_.synchronize();
-    for (size_t i = 0; i < group.rows.size(); ++i)
+    for (size_t i : rows)
       for (const auto& [first, m] : batches) {
         Memory got = on.output();
-        group.rows[i]->run(on.problem(result_.order, got, first, m), launch());
+        group.rows[i]->run(on.problem(*group.rows[i], got, first, m), launch());
         place_.synchronize();
         const ConstView batch(got.data(), out, m, pool.n, pool.out_stride);
-        const ConstView reference(alone.data(), out, pool.m, pool.n, pool.out_stride);
-        count(group.proved[i], compare_(batch, reference, first), static_cast<uint64_t>(m * pool.n),
-              fmt::format("M sweep, m={} from row {}", m, first), pool.n);
+        const ConstView want(alone.data(), out, pool.m, pool.n, pool.out_stride);
+        count(group.proved[i], compare_(batch, want, first), static_cast<uint64_t>(m * pool.n),
+              fmt::format("{}, m={} from row {}", pool.what, m, first), pool.n);
       }
   }
 
-  /// The same cases on four streams at once, by every row, against the first row alone.
-  void run_streams(Group& group, const std::vector<ProofCase>& cases) {
+  /// The first cases of such a weight on four streams at once, by every row, against the first row alone.
+  void run_streams(Group& group, const std::vector<ProofCase>& all, bool weight_only) {
+    const std::vector<size_t> rows = group.taking(weight_only);
+    if (rows.empty()) return;
+    const ProofRow& reference = *group.rows[rows[0]];
+    std::vector<const ProofCase*> cases;
+    for (const ProofCase& c : all)
+      if (c.weight_only() == weight_only && cases.size() < kStreams) cases.push_back(&c);
     cuda::Stream streams[kStreams];
     std::vector<std::unique_ptr<OnPlace>> on;
     std::vector<Memory> want;
-    const bool fp32 = group.rows.front()->fp32;
-    const auto dtype = [&](int s) { return fp32 ? Dtype::kF32 : cases[static_cast<size_t>(s)].half; };
-    for (int s = 0; s < kStreams; ++s) {
-      const ProofCase& c = cases[static_cast<size_t>(s)];
-      on.push_back(std::make_unique<OnPlace>(place_, c, dtype(s)));
-      want.push_back(run_row(*group.rows.front(), *on.back()));
+    const auto dtype = [&](size_t s) { return reference.fp32 ? Dtype::kF32 : cases[s]->half; };
+    for (size_t s = 0; s < kStreams; ++s) {
+      on.push_back(std::make_unique<OnPlace>(place_, *cases[s], dtype(s)));
+      want.push_back(run_row(reference, *on.back()));
     }
-    for (size_t i = 0; i < group.rows.size(); ++i) {
+    for (size_t i : rows) {
       std::vector<Memory> got;
       for (const auto& operands : on) got.push_back(operands->output());
       place_.synchronize();
       for (int repeat = 0; repeat < 3; ++repeat)
-        for (int s = 0; s < kStreams; ++s) {
+        for (size_t s = 0; s < kStreams; ++s) {
           Launch concurrent = launch();
           concurrent.stream = streams[s].get();
-          const auto at = static_cast<size_t>(s);
-          group.rows[i]->run(on[at]->problem(result_.order, got[at]), concurrent);
+          group.rows[i]->run(on[s]->problem(*group.rows[i], got[s]), concurrent);
         }
       for (const cuda::Stream& stream : streams) stream.synchronize();
-      for (int s = 0; s < kStreams; ++s) {
-        const auto at = static_cast<size_t>(s);
-        const ProofCase& c = cases[at];
-        count(group.proved[i], compare_(view(got[at], c, dtype(s)), view(want[at], c, dtype(s)), 0),
+      for (size_t s = 0; s < kStreams; ++s) {
+        const ProofCase& c = *cases[s];
+        count(group.proved[i], compare_(view(got[s], c, dtype(s)), view(want[s], c, dtype(s)), 0),
               static_cast<uint64_t>(c.m * c.n), "concurrent streams, " + c.what, c.out_stride);
       }
     }
@@ -222,20 +245,24 @@ class OrderProof {
   bool audit_failed_ = false;
 };
 
-/// Every provable row that the device can launch, the FIXED one of each Order and kind first.
-std::vector<ProofRow> rows_of(const DeviceInfo& device) {
+/// Every row that the device can launch, the FIXED ones first; of the others for its architecture why not.
+std::vector<ProofRow> rows_of(const DeviceInfo& device, std::vector<std::string>& left_out) {
   std::vector<ProofRow> rows;
   const auto fixed = cuda::fixed_tiles();
   for (bool first : {true, false})
     for (const Tile& tile : cuda::tiles()) {
       const bool is_fixed = std::find(fixed.begin(), fixed.end(), tile.name) != fixed.end();
-      const Dtype out = tile.out == OutKind::kFloat ? Dtype::kF32 : Dtype::kBf16;
-      if (!provable(tile) || is_fixed != first || reason_not(tile, device, kAlignment, kAlignment, kAlignment, out))
+      const bool fp32 = tile.out == OutKind::kFloat;
+      if (tile.arch != device.arch || is_fixed != first) continue;
+      if (const auto reason =
+              reason_not(tile, device, kAlignment, kAlignment, kAlignment, fp32 ? Dtype::kF32 : Dtype::kBf16)) {
+        left_out.push_back(*reason);
         continue;
-      rows.push_back({std::string(tile.name), tile.order, tile.out == OutKind::kFloat,
-                      [&device, &tile](const GemmProblem& p, const Launch& launch) {
-                        gemm(p, choose_named(device, tile.name, p.m(), p.n(), p.k(), p.out.dtype), launch);
-                      }});
+      }
+      const auto run = [&device, &tile](const GemmProblem& p, const Launch& launch) {
+        gemm(p, choose_named(device, tile.name, p.m(), p.n(), p.k(), p.out.dtype), launch);
+      };
+      rows.push_back({std::string(tile.name), tile.order, fp32, run, tile.weight_only});
     }
   return rows;
 }
@@ -259,7 +286,8 @@ bool ProveReport::same() const {
 
 ProveReport prove(const ProveOptions& options) {
   if (options.rounds < 1) bad_input("{} rounds; a proof has one or more", options.rounds);
-  const std::vector<ProofRow> rows = options.rows.empty() ? rows_of(*options.device) : options.rows;
+  ProveReport report;
+  const std::vector<ProofRow> rows = options.rows.empty() ? rows_of(*options.device, report.left_out) : options.rows;
   std::vector<Order> orders;
   for (const OrderSpec& order : kOrders)
     if (std::any_of(rows.begin(), rows.end(), [&](const ProofRow& row) { return row.order == order.order; }))
@@ -270,9 +298,9 @@ ProveReport prove(const ProveOptions& options) {
                     ? "the CPU backend is what rows are held to: there is nothing to prove without a GPU"
                     : fmt::format("{}: {}", describe(*options.device),
                                   reason_against(options.device->arch, Order::kHopperFast, OutKind::kHalf)
-                                      .value_or("no row of this build fits the device")));
+                                      .value_or(report.left_out.empty() ? "no row of this build fits the device"
+                                                                        : report.left_out.front())));
   const Place place(*options.device);
-  ProveReport report;
   for (size_t i = 0; i < orders.size(); ++i) {
     OrderProof proof(options, place, orders[i], rows);
     const auto progress = [&](double done, const std::string& what) {

@@ -9,35 +9,40 @@
 
 namespace samebits {
 
-/// Whether a proof covers the row: FP8 operands. Rows of 16-bit operands exist on Hopper alone, where the tests prove
-/// them.
-constexpr bool provable(const Tile& tile) {
-  return spec(tile.order).operands == Operands::kFp8 && spec(tile.order).scale_block == 0;
-}
-
 /// One problem in host memory. Strides may exceed K: the padding holds NaN codes, which nobody may read.
 struct ProofCase {
   std::string what;
   int64_t m, n, k, a_stride, b_stride, out_stride;
-  std::vector<uint8_t> a, b;  // e4m3 codes
-  std::vector<float> scale_a, scale_b, bias;
-  Dtype half;  ///< what the rows write that do not write fp32
+  Dtype a_dtype, b_dtype;                     // e4m3; or 16-bit, and b e4m3 or as a
+  std::vector<uint16_t> a, b;                 // codes
+  std::vector<float> scale_a, scale_b, bias;  // a scale that is absent is empty
+  Dtype half;                                 ///< what the rows write that do not write fp32
+  bool tokens_adjacent = false;               ///< scale_a in blocks: those of one block lie side by side
+
+  /// Whether the weight is FP8 beside 16-bit activations. Rows that do not take it so get the same weight widened.
+  bool weight_only() const { return size_of(a_dtype) == 2 && b_dtype == Dtype::kE4m3; }
 };
+
+/// The sign of a code.
+constexpr uint16_t sign_bit(Dtype dtype) { return size_of(dtype) == 1 ? 0x80 : 0x8000; }
 
 /// The cases of one round for one Order: the same on every machine.
 std::vector<ProofCase> proof_cases(int round, Order order);
 
 /// The pool of the M sweep: 257 rows, each of which is computed alone and in batches.
-ProofCase sweep_case(int round, Order order);
+ProofCase sweep_case(int round, Order order, bool weight_only);
 /// Batches of the sweep, as {first row, rows}.
 std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round);
+/// The sweep's pool with data whose sums are not exact in FP32, and no bias: the control computes it in two parts.
+ProofCase control_case(Order order, bool weight_only);
 
 /// A case on the device under proof.
 class OnPlace {
  public:
   OnPlace(const Place& place, const ProofCase& c, Dtype out);
-  /// The rows [first, first + count) of the problem, writing into `out`, which must have room for them.
-  GemmProblem problem(Order order, Memory& out, int64_t first = 0, int64_t count = -1) const;
+  /// The rows [first, first + count) of the problem as `row` takes it, writing into `out`, which must have room for
+  /// them.
+  GemmProblem problem(const ProofRow& row, Memory& out, int64_t first = 0, int64_t count = -1) const;
   /// Room for the output of the whole case, filled with 0xa5.
   Memory output() const;
   int64_t out_stride() const { return case_.out_stride; }
@@ -47,6 +52,7 @@ class OnPlace {
   const Place& place_;
   Dtype out_;
   Memory a_, b_, scale_a_, scale_b_, bias_;
+  Memory widened_;  // b in the dtype of a, of a weight-only case
 };
 
 /// The unit's behaviour, seen through the row.

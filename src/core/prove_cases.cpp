@@ -1,9 +1,14 @@
 // The data of a proof: kinds that stress different parts of a matrix unit, shapes at the edges of every tile, scales
 // and biases at the edges of FP32. All of it from splitmix64, so that two machines can compare digests.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <iterator>
+#include <tuple>
 
+#include "core/choose.h"
 #include "core/generator.h"
 #include "core/prove.h"
 #include "numerics/formats.h"
@@ -27,17 +32,31 @@ class Random {
   uint64_t state_;
 };
 
-enum class Kind { kAllPatterns, kNormal, kSubnormal, kCancelling, kWide, kNeedles, kEdges };
+enum class Kind {
+  kAllPatterns,
+  kNormal,
+  kSubnormal,
+  kCancelling,
+  kWide,
+  kNeedles,
+  kEdges,
+  kSingleBits,
+  kSmallest,
+  kLargest
+};
 constexpr Kind kKinds[] = {Kind::kAllPatterns, Kind::kNormal,  Kind::kSubnormal, Kind::kCancelling,
                            Kind::kWide,        Kind::kNeedles, Kind::kEdges};
+/// Of 16-bit operands alone: significands that show every bit cut or carried, and sums at both ends of FP32.
+constexpr Kind kHalfKinds[] = {Kind::kSingleBits, Kind::kSmallest, Kind::kLargest};
 constexpr std::string_view name_of(Kind kind) {
-  constexpr std::string_view kNames[] = {"all bit patterns", "normal numbers", "subnormals",   "cancelling sums",
-                                         "wide exponents",   "needles",        "edges of FP32"};
+  constexpr std::string_view kNames[] = {"all bit patterns", "normal numbers", "subnormals",    "cancelling sums",
+                                         "wide exponents",   "needles",        "edges of FP32", "single bits",
+                                         "smallest sums",    "largest sums"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 /// A finite e4m3 code of the kind.
-uint8_t code_of(Random& random, Kind kind, int64_t col) {
+uint16_t fp8_code(Random& random, Kind kind, int64_t col) {
   const uint32_t bits = static_cast<uint32_t>(random.next() >> 40);
   const uint32_t sign = bits & 0x80, fraction = bits & 7;
   uint32_t code = bits & 0xff;
@@ -51,9 +70,53 @@ uint8_t code_of(Random& random, Kind kind, int64_t col) {
       break;
     case Kind::kWide: code = sign | ((bits >> 8) % 2 ? 15u << 3 | fraction % 7 : fraction); break;  // top or subnormal
     case Kind::kNeedles: code = (bits >> 8) % 64 ? 0 : code; break;
+    case Kind::kSingleBits: code = sign | (bits >> 8) % 16 << 3 | (fraction & (~fraction + 1)); break;
+    case Kind::kSmallest: code = sign | (bits >> 8) % 8 << 3 | fraction; break;
+    case Kind::kLargest: code = sign | (7 + (bits >> 8) % 9) << 3 | fraction; break;
   }
-  return static_cast<uint8_t>((code & 0x7f) == 0x7f ? code ^ 1 : code);
+  return static_cast<uint16_t>((code & 0x7f) == 0x7f ? code ^ 1 : code);
 }
+
+/// A finite bf16 or fp16 code of the kind. What is at an end of the range is so in `a` alone: `b` may be e4m3.
+uint16_t half_code(Random& random, Kind kind, Dtype dtype, bool is_a, int64_t row, int64_t col) {
+  const Format& f = format_of(dtype);
+  const auto bits = static_cast<uint32_t>(random.next() >> 32), more = bits >> 16;
+  const uint32_t one = 1u << f.fraction_bits, top = (1u << f.exponent_bits) - 1;
+  uint32_t sign = bits & 0x8000, fraction = bits & (one - 1);
+  const auto code = [&](int low, int high) {  // an exponent from low to high, of 1.0: 0
+    const int exponent = low + static_cast<int>(more % static_cast<uint32_t>(high - low + 1)) + f.bias;
+    return static_cast<uint16_t>(
+        sign | std::min(static_cast<uint32_t>(std::max(exponent, 0)), top - 1) << f.fraction_bits | fraction);
+  };
+  const bool bf16 = dtype == Dtype::kBf16;
+  const int far = bf16 ? 20 : 15;
+  switch (kind) {
+    case Kind::kAllPatterns:
+    case Kind::kEdges: {
+      if (!bf16) return static_cast<uint16_t>((bits >> f.fraction_bits & top) == top ? bits ^ one : bits);
+      // Forty exponents a row, others in the next one: of all 255 in each row every sum would be infinite.
+      const auto low = static_cast<int>((row * 61 + 100) % 216) - f.bias;
+      return code(low, low + 39);
+    }
+    case Kind::kNormal: return code(-3, 2);
+    case Kind::kSubnormal: return is_a ? code(-f.bias, 3 - f.bias) : code(f.bias - 6, f.bias);
+    case Kind::kCancelling: sign = col & 1 ? 0x8000 : 0, fraction &= one >> 1; return code(-8, 7);
+    case Kind::kWide: return code(-far, far);
+    case Kind::kNeedles: return more % 64 ? 0 : half_code(random, Kind::kWide, dtype, is_a, row, col);
+    case Kind::kSingleBits: fraction &= ~fraction + 1; return code(-8, 8);
+    case Kind::kSmallest:
+      if (row % 2 == 0) return is_a ? code(-f.bias, 16 - f.bias) : code(-12, 2);
+      // All products below the least exponent that counts in a step, of one sign, so that what is cut adds up.
+      sign = 0;
+      return is_a ? code(-f.bias, 1 - f.bias) : code(-30, -13);
+    case Kind::kLargest: return is_a ? (bf16 ? code(108, 116) : code(11, 15)) : code(0, 8);
+  }
+  return 0;
+}
+
+/// The code of NaN, all ones; of infinity, where there is one.
+constexpr uint16_t nan_code(Dtype dtype) { return size_of(dtype) == 1 ? 0x7f : 0x7fff; }
+constexpr uint16_t infinity_code(Dtype dtype) { return dtype == Dtype::kBf16 ? 0x7f80 : 0x7c00; }
 
 constexpr uint32_t kEdgeBits[] = {0x00000000, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00001, 0x7149f2ca,
                                   0xfe967699, 0x00000001, 0x800fffff, 0x0da24260, 0x477fe000, 0x477ff000,
@@ -63,39 +126,104 @@ struct Shape {
   int64_t m, n, k;
 };
 
-ProofCase make_case(Random& random, Kind kind, const Shape& s, bool with_bias, bool padded) {
+/// The operands' dtypes in a case: of a 16-bit Order both types in turn, each with a weight of its own and an e4m3 one.
+std::pair<Dtype, Dtype> dtypes_of(Order order, size_t number) {
+  if (spec(order).operands == Operands::kFp8) return {Dtype::kE4m3, Dtype::kE4m3};
+  const Dtype a = number / 2 % 2 ? Dtype::kF16 : Dtype::kBf16;
+  return {a, number % 2 ? Dtype::kE4m3 : a};
+}
+
+void fill(Random& random, Kind kind, const ProofCase& c, bool is_a, std::vector<uint16_t>& codes) {
+  const Dtype dtype = is_a ? c.a_dtype : c.b_dtype;
+  const int64_t rows = is_a ? c.m : c.n, stride = is_a ? c.a_stride : c.b_stride;
+  codes.assign(static_cast<size_t>(rows * stride), nan_code(dtype));  // NaN between the rows
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t col = 0; col < c.k; ++col) {
+      uint16_t code =
+          size_of(dtype) == 1 ? fp8_code(random, kind, col) : half_code(random, kind, dtype, is_a, row, col);
+      // The operand that does not alternate repeats itself instead.
+      if (kind == Kind::kCancelling && col % 2) code = codes[static_cast<size_t>(row * stride + col - 1)];
+      if (kind == Kind::kCancelling && col % 2 && is_a && random.below(8)) code ^= sign_bit(dtype);
+      codes[static_cast<size_t>(row * stride + col)] = code;
+    }
+}
+
+/// Scales in blocks of 128 of one of three sorts: full significands, powers of two, exponents over 80 places.
+std::vector<float> block_scales(Random& random, int64_t count) {
+  const uint32_t sort = random.below(3);
+  std::vector<float> scales;
+  for (int64_t i = 0; i < count; ++i) {
+    const float scale = random.scale();
+    const uint32_t bits = std::bit_cast<uint32_t>(scale);
+    scales.push_back(sort == 0   ? scale
+                     : sort == 1 ? std::bit_cast<float>(bits & 0xff800000u)
+                                 : std::ldexp(scale, static_cast<int>(random.below(81)) - 40));
+  }
+  return scales;
+}
+
+void set_scales(Random& random, Order order, Kind kind, ProofCase& c) {
+  if (const int64_t block = spec(order).scale_block) {
+    const auto blocks = [&](int64_t extent) { return (extent + block - 1) / block; };
+    c.scale_a = block_scales(random, c.m * blocks(c.k));
+    c.scale_b = block_scales(random, blocks(c.n) * blocks(c.k));
+    c.tokens_adjacent = random.below(2);
+    return;
+  }
+  const bool per_token = random.below(4) != 0, per_channel = random.below(4) != 0;
+  for (int64_t i = 0; i < (per_token ? c.m : 1); ++i) c.scale_a.push_back(random.scale());
+  for (int64_t i = 0; i < (per_channel ? c.n : 1); ++i) c.scale_b.push_back(random.scale());
+  if (spec(order).operands == Operands::kFp8) return;
+  // A weight-only call has no scale of its activations. The ends of FP32 are brought back to what the output can show.
+  const bool ends = kind == Kind::kSmallest || kind == Kind::kLargest;
+  if (c.weight_only() || ends || !random.below(4)) c.scale_a.clear();
+  if (!c.weight_only() && !ends && !random.below(4)) c.scale_b.clear();
+  if (ends && c.a_dtype == Dtype::kBf16)
+    for (float& scale : c.scale_b) scale = std::ldexp(scale, kind == Kind::kSmallest ? 120 : -105);
+}
+
+/// Scales and biases at the edges of FP32, a token of zeros, NaN and, where there is one, infinity in either operand.
+void set_edges(Order order, ProofCase& c) {
+  const auto edge = [](size_t i) { return std::bit_cast<float>(kEdgeBits[i % std::size(kEdgeBits)]); };
+  // An output has many scales in blocks: few edges, or all of them would be NaN.
+  const size_t step_a = spec(order).scale_block ? 13 : 2, step_b = spec(order).scale_block ? 7 : 3;
+  for (size_t i = 0; i < c.scale_a.size(); i += step_a) c.scale_a[i] = edge(i / step_a);
+  for (size_t i = 0; i < c.scale_b.size(); i += step_b) c.scale_b[i] = edge(i / step_b);
+  for (size_t i = 0; i < c.bias.size(); i += 5) c.bias[i] = edge(i / 5);
+  std::fill_n(c.a.begin(), c.k, uint16_t{0});
+  const auto a = [&](int64_t row, int64_t col) -> uint16_t& {
+    return c.a[static_cast<size_t>(row * c.a_stride + col)];
+  };
+  const auto b = [&](int64_t row, int64_t col) -> uint16_t& {
+    return c.b[static_cast<size_t>(row * c.b_stride + col)];
+  };
+  for (int64_t row = 1; row < c.m && size_of(c.a_dtype) == 2; row += 8)
+    a(row, row * 5 % c.k) = static_cast<uint16_t>(infinity_code(c.a_dtype) | (row / 8 % 2 ? 0x8000 : 0));
+  for (int64_t row = 2; row < c.n && size_of(c.b_dtype) == 2; row += 8)
+    b(row, row * 3 % c.k) = static_cast<uint16_t>(infinity_code(c.b_dtype) | (row / 8 % 2 ? 0x8000 : 0));
+  a(c.m - 1, c.k / 2) = nan_code(c.a_dtype);
+  b(c.n / 2, c.k - 1) = static_cast<uint16_t>(nan_code(c.b_dtype) | sign_bit(c.b_dtype));
+}
+
+/// Case number `number` of an Order: the number decides the operands' dtypes.
+ProofCase make_case(Random& random, Order order, size_t number, Kind kind, const Shape& s, bool with_bias,
+                    bool padded) {
   ProofCase c;
+  std::tie(c.a_dtype, c.b_dtype) = dtypes_of(order, number);
   c.what = std::string(name_of(kind)) + ", m=" + std::to_string(s.m) + " n=" + std::to_string(s.n) +
            " k=" + std::to_string(s.k) + (with_bias ? ", bias" : "") + (padded ? ", padded rows" : "");
+  if (size_of(c.a_dtype) == 2) c.what += fmt::format(", {}{}", name(c.a_dtype), c.weight_only() ? " beside e4m3" : "");
   c.m = s.m, c.n = s.n, c.k = s.k;
-  c.a_stride = s.k + (padded ? 48 : 0), c.b_stride = s.k + (padded ? 16 : 0), c.out_stride = s.n + (padded ? 24 : 0);
-  const auto fill = [&](std::vector<uint8_t>& codes, int64_t rows, int64_t stride, bool cancels) {
-    codes.assign(static_cast<size_t>(rows * stride), 0x7f);  // NaN between the rows
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t col = 0; col < s.k; ++col) {
-        uint8_t code = code_of(random, kind, col);
-        // The operand that does not alternate repeats itself instead.
-        if (kind == Kind::kCancelling && col % 2) code = codes[static_cast<size_t>(row * stride + col - 1)];
-        if (kind == Kind::kCancelling && col % 2 && cancels && random.below(8)) code ^= 0x80;
-        codes[static_cast<size_t>(row * stride + col)] = code;
-      }
-  };
-  fill(c.a, s.m, c.a_stride, true);
-  fill(c.b, s.n, c.b_stride, false);
-  const bool per_token = random.below(4) != 0, per_channel = random.below(4) != 0;
-  for (int64_t i = 0; i < (per_token ? s.m : 1); ++i) c.scale_a.push_back(random.scale());
-  for (int64_t i = 0; i < (per_channel ? s.n : 1); ++i) c.scale_b.push_back(random.scale());
+  const int64_t whole = (s.k + 15) / 16 * 16;  // a row of e4m3 starts at a multiple of 16 bytes
+  c.a_stride = s.k + (padded ? 48 : 0), c.b_stride = whole + (padded ? 16 : 0), c.out_stride = s.n + (padded ? 24 : 0);
+  fill(random, kind, c, true, c.a);
+  fill(random, kind, c, false, c.b);
+  set_scales(random, order, kind, c);
   for (int64_t i = 0; with_bias && i < s.n; ++i) c.bias.push_back(random.scale() * 100);
-  if (kind == Kind::kEdges) {
-    const auto edge = [](size_t i) { return std::bit_cast<float>(kEdgeBits[i % std::size(kEdgeBits)]); };
-    for (size_t i = 0; i < c.scale_a.size(); i += 2) c.scale_a[i] = edge(i / 2);
-    for (size_t i = 0; i < c.scale_b.size(); i += 3) c.scale_b[i] = edge(i / 3);
-    for (size_t i = 0; i < c.bias.size(); i += 5) c.bias[i] = edge(i / 5);
-    std::fill_n(c.a.begin(), s.k, uint8_t{0});
-    c.a[static_cast<size_t>((s.m - 1) * c.a_stride + s.k / 2)] = 0x7f;
-    c.b[static_cast<size_t>(s.n / 2 * c.b_stride + s.k - 1)] = 0xff;
-  }
+  if (kind == Kind::kEdges) set_edges(order, c);
   c.half = random.below(2) ? Dtype::kBf16 : Dtype::kF16;
+  // Sums of bf16 operands are mostly beyond fp16, which would hide them.
+  if (c.a_dtype == Dtype::kBf16 && random.below(2)) c.half = Dtype::kBf16;
   return c;
 }
 
@@ -106,32 +234,48 @@ uint64_t seed_of(int round, Order order, uint64_t part) {
 }  // namespace
 
 std::vector<ProofCase> proof_cases(int round, Order order) {
+  const bool half = spec(order).operands == Operands::kHalf;
   Random random(seed_of(round, order, 0));
   std::vector<ProofCase> cases;
   constexpr Shape kSmall[] = {{1, 16, 16},    {3, 48, 144},    {17, 272, 528},  {65, 1296, 256},
                               {130, 144, 96}, {64, 512, 2048}, {300, 528, 1040}};
-  size_t shape = static_cast<size_t>(round);
-  for (Kind kind : kKinds)
-    for (int i = 0; i < 3; ++i, ++shape) {
-      const Shape& s = kSmall[shape % std::size(kSmall)];
-      cases.push_back(make_case(random, kind, s, random.below(2), random.below(2)));
+  constexpr Shape kSmallHalf[] = {{1, 8, 8},      {3, 40, 136},    {17, 264, 520},  {65, 1288, 248},
+                                  {130, 136, 88}, {64, 512, 2048}, {300, 520, 1032}};
+  std::vector<Kind> kinds(std::begin(kKinds), std::end(kKinds));
+  if (half) kinds.insert(kinds.end(), std::begin(kHalfKinds), std::end(kHalfKinds));
+  size_t number = static_cast<size_t>(round);
+  const auto add = [&](Kind kind, const Shape& s, bool bias, bool padded) {
+    cases.push_back(make_case(random, order, number++, kind, s, bias, padded));
+  };
+  // What is drawn is drawn in this order: arguments would be in the compiler's.
+  for (Kind kind : kinds)
+    for (int i = 0; i < 3; ++i) {
+      const bool padded = random.below(2), bias = random.below(2) && kind != Kind::kSmallest;  // it would hide them
+      add(kind, (half ? kSmallHalf : kSmall)[number % std::size(kSmall)], bias, padded);
     }
   // Shapes of real layers, and more output tiles than a GPU has SMs.
   for (const Shape& s : {Shape{1, 4096, 2048}, {16, 2048, 6144}, {33, 4096, 4096}, {200, 1024, 2048}, {5200, 1296, 80}})
-    cases.push_back(make_case(random, Kind::kNormal, s, random.below(2), false));
+    add(Kind::kNormal, s, random.below(2), false);
   // Random extents, so that rounds differ in more than their data.
+  const int64_t step = alignment(order);
   for (int i = 0; i < 6; ++i) {
-    const Shape s{1 + random.below(400), 16 * (1 + random.below(64)), 16 * (1 + random.below(96))};
-    cases.push_back(make_case(random, kKinds[random.below(5)], s, random.below(2), random.below(2)));
+    const Shape s{1 + random.below(400), step * (1 + random.below(1024 / step)),
+                  step * (1 + random.below(1536 / step))};
+    const bool padded = random.below(2), bias = random.below(2);
+    add(kKinds[random.below(5)], s, bias, padded);
   }
   return cases;
 }
 
-ProofCase sweep_case(int round, Order order) {
-  Random random(seed_of(round, order, 1));
-  ProofCase c = make_case(random, Kind::kCancelling, {257, 272, 528}, round % 2, false);
-  c.what = "M sweep";
-  c.scale_a.resize(257, 0.03125f);  // one for each row, or a row alone would have another scale than in its batch
+ProofCase sweep_case(int round, Order order, bool weight_only) {
+  Random random(seed_of(round, order, weight_only ? 3 : 1));
+  const bool half = spec(order).operands == Operands::kHalf;
+  const size_t number = 2 * static_cast<size_t>(round) + (weight_only ? 1 : 0);
+  const Shape shape = half ? Shape{257, 264, 520} : Shape{257, 272, 528};
+  ProofCase c = make_case(random, order, number, Kind::kCancelling, shape, round % 2, false);
+  c.what = weight_only ? "M sweep, e4m3 weight" : "M sweep";
+  // One for each row, or a row alone would have another scale than in its batch.
+  if (c.scale_a.size() == 1) c.scale_a.resize(257, 0.03125f);
   return c;
 }
 
@@ -144,41 +288,14 @@ std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round) {
   return batches;
 }
 
-OnPlace::OnPlace(const Place& place, const ProofCase& c, Dtype out) : case_(c), place_(place), out_(out) {
-  const auto put = [&](const auto& values) {
-    using T = typename std::decay_t<decltype(values)>::value_type;
-    Memory memory(place, values.size() * sizeof(T));
-    memory.upload(values.data(), values.size() * sizeof(T));
-    return memory;
-  };
-  a_ = put(c.a), b_ = put(c.b), scale_a_ = put(c.scale_a), scale_b_ = put(c.scale_b);
-  std::vector<std::byte> bias(c.bias.size() * size_of(out));
-  for (size_t i = 0; i < c.bias.size(); ++i) store(out, bias.data() + i * size_of(out), c.bias[i]);
-  bias_ = put(bias);
-}
-
-GemmProblem OnPlace::problem(Order order, Memory& out, int64_t first, int64_t count) const {
-  const ProofCase& c = case_;
-  if (count < 0) count = c.m;
-  const auto scales = [](const Memory& memory, size_t values, int64_t from, int64_t rows) {
-    const auto* data = static_cast<const float*>(memory.data());
-    return values == 1 ? Scales::per_tensor(data) : Scales::per_row(data + from, rows);
-  };
-  GemmProblem p;
-  p.order = order;
-  p.a = ConstView(a_.data(), Dtype::kE4m3, c.m, c.k, c.a_stride).slice_rows(first, count);
-  p.b = ConstView(b_.data(), Dtype::kE4m3, c.n, c.k, c.b_stride);
-  p.scale_a = scales(scale_a_, c.scale_a.size(), first, count);
-  p.scale_b = scales(scale_b_, c.scale_b.size(), 0, c.n);
-  if (!c.bias.empty()) p.bias = ConstView(bias_.data(), out_, 1, c.n);
-  p.out = View(out.data(), out_, count, c.n, c.out_stride);
-  return p;
-}
-
-Memory OnPlace::output() const {
-  Memory memory(place_, static_cast<size_t>(case_.m * case_.out_stride) * size_of(out_));
-  memory.fill(0xa5);
-  return memory;
+ProofCase control_case(Order order, bool weight_only) {
+  ProofCase c = sweep_case(0, order, weight_only);
+  Random random(seed_of(0, order, 4));
+  for (size_t i = 0; i < c.a.size(); ++i)  // many exponents: with fewer, sums are exact in 25 bits
+    c.a[i] = size_of(c.a_dtype) == 2 ? half_code(random, Kind::kWide, c.a_dtype, true, 0, 0)
+                                     : static_cast<uint16_t>(mix(i) % 0x7f | (mix(i) >> 32 & 0x80));
+  c.bias.clear();
+  return c;
 }
 
 }  // namespace samebits

@@ -2,7 +2,7 @@
 // What comes back is a power of two or zero, which every output type holds exactly.
 #include <algorithm>
 #include <bit>
-#include <cstring>
+#include <cmath>
 
 #include "core/prove.h"
 #include "numerics/formats.h"
@@ -11,12 +11,12 @@ namespace samebits {
 namespace {
 
 constexpr int64_t kK = 544;
-constexpr int kTop = 16;        // the largest exponent of an e4m3 product of powers of two: 256 * 256
+constexpr int kTop = 16;        // the largest exponent of a product of two e4m3 powers of two: 256 * 256
 constexpr int kBottom = -18;    // the smallest: 2^-9 * 2^-9
 constexpr int64_t kLater = 64;  // an element of a later step than elements 0 and 1, whatever the unit
 
-/// The e4m3 code of 2^e, e in [-9, 8].
-uint8_t power(int e) { return static_cast<uint8_t>(e >= -6 ? (e + 7) << 3 : 1 << (e + 9)); }
+/// The code of 2^e, e in [-9, 8]: every operand type has those numbers.
+uint16_t power(Dtype dtype, int e) { return static_cast<uint16_t>(encode(format_of(dtype), std::ldexp(1.0f, e))); }
 
 struct Term {
   int64_t at;  ///< element of K
@@ -33,21 +33,29 @@ class Probes {
 
   std::vector<float> run(const Place& place, const ProofRow& row) const {
     const auto count = static_cast<int64_t>(probes_.size()), n = (count + 15) / 16 * 16;
-    ProofCase c{"probes", n, n, kK, kK, kK, n, {}, {}, {1.0f}, {1.0f}, {}, Dtype::kBf16};
+    const bool half = spec(row.order).operands == Operands::kHalf;
+    ProofCase c{};
+    c.m = c.n = n, c.k = c.a_stride = c.b_stride = kK, c.out_stride = n;
+    c.a_dtype = half ? Dtype::kBf16 : Dtype::kE4m3;
+    c.b_dtype = row.weight_only ? Dtype::kE4m3 : c.a_dtype;
     c.a.resize(static_cast<size_t>(n * kK));
     c.b.resize(static_cast<size_t>(n * kK));
+    const int64_t block = spec(row.order).scale_block;
+    c.scale_a.assign(block ? static_cast<size_t>(n * ((kK + block - 1) / block)) : 1, 1.0f);
+    c.scale_b = c.scale_a;  // more than there are blocks of channels
     for (int64_t p = 0; p < count; ++p)
       for (const Term& t : probes_[static_cast<size_t>(p)]) {
         const int ea = std::clamp(t.exponent, -9, 8);
-        c.a[static_cast<size_t>(p * kK + t.at)] = static_cast<uint8_t>(power(ea) | (t.sign < 0 ? 0x80 : 0));
-        c.b[static_cast<size_t>(p * kK + t.at)] = power(t.exponent - ea);
+        const auto at = static_cast<size_t>(p * kK + t.at);
+        c.a[at] = static_cast<uint16_t>(power(c.a_dtype, ea) | (t.sign < 0 ? sign_bit(c.a_dtype) : 0));
+        c.b[at] = power(c.b_dtype, t.exponent - ea);
       }
     const Dtype out = row.fp32 ? Dtype::kF32 : Dtype::kBf16;
     const OnPlace on(place, c, out);
     Memory result = on.output();
     Launch launch;
     launch.device = &place.device(), launch.stream = place.stream();
-    row.run(on.problem(row.order, result), launch);
+    row.run(on.problem(row, result), launch);
     std::vector<std::byte> bytes(result.size());
     result.download(bytes.data(), bytes.size());
     std::vector<float> sums;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/slice.h"
 #include "core/verify_layer.h"
 #include "numerics/formats.h"
 #include "numerics/reference.h"
@@ -101,13 +102,8 @@ std::vector<float> LayerProof::split_blocks(Order order) const {
   for (int i = 0; i < 3; ++i) {
     const int64_t first = cuts[i], count = cuts[i + 1] - first;
     if (count == 0) continue;
-    GemmProblem p = sample_problem(order, View(part.data(), Dtype::kF32, kDigestRows, n_, n_padded_));
-    p.a = p.a.slice_cols(first, count);
-    p.b = p.b.slice_cols(first, count);
-    for (Scales* scales : {&p.scale_a, &p.scale_b}) {
-      scales->data += first / block * scales->col_stride;
-      scales->cols = (count + block - 1) / block;
-    }
+    GemmProblem p =
+        slice_k(sample_problem(order, View(part.data(), Dtype::kF32, kDigestRows, n_, n_padded_)), first, count);
     p.bias = ConstView();
     gemm(p, cpu);
     for (size_t j = 0; j < sums.size(); ++j) sums[j] += part[j];
@@ -128,9 +124,8 @@ std::vector<float> LayerProof::split_accumulators(Order order) {
     for (int half = 0; half < 2; ++half) {
       const int64_t first = half ? split : 0, count = half ? k_padded_ - split : split;
       const Plan plan = choose(place_.device(), order, 1, n_padded_, count, Dtype::kF32);
-      GemmProblem p = problem(plan, order, row, 1, View(partial.data(), Dtype::kF32, 1, n_padded_));
-      p.a = p.a.slice_cols(first, count);
-      p.b = p.b.slice_cols(first, count);
+      GemmProblem p =
+          slice_k(problem(plan, order, row, 1, View(partial.data(), Dtype::kF32, 1, n_padded_)), first, count);
       p.scale_a = p.scale_b = Scales::per_tensor(static_cast<const float*>(unit.data()));
       p.bias = ConstView();
       run(p, plan, false);

@@ -5,11 +5,6 @@
 #include <xxhash.h>
 
 namespace samebits {
-namespace {
-
-constexpr uint64_t kMaxBytes = 16 << 20;
-
-}  // namespace
 
 std::string digest_of(Json file) {
   file.erase("digest");
@@ -17,9 +12,11 @@ std::string digest_of(Json file) {
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
-Document::Document(const std::filesystem::path& path, std::string_view format, int version, std::string_view maker,
-                   int max_depth)
-    : path_(path), json_(parse_json(read_text(path, kMaxBytes), path.string(), max_depth)) {
+std::string read_document(const std::filesystem::path& path) { return read_text(path, 16 << 20); }
+
+Document::Document(std::string_view content, const std::filesystem::path& path, std::string_view format, int version,
+                   std::string_view maker, int max_depth)
+    : path_(path), json_(parse_json(content, path.string(), max_depth)) {
   if (!json_.is_object() || text(json_, "format") != format) bad("not a {} file of `{}`", format.substr(9), maker);
   if (const int64_t found = number(json_, "version"); found != version)
     bad("{} file version {}; this samebits reads {}", format.substr(9), found, version);

@@ -10,15 +10,25 @@
 
 namespace samebits {
 
+struct Certificate;
+struct RuleSet;
+
+/// What load_rules() and load_certificate() make of a file's text. `path` opens every message.
+RuleSet parse_rules(std::string_view text, const std::filesystem::path& path);
+Certificate parse_certificate(std::string_view text, const std::filesystem::path& path);
+
+/// The text of a file of at most 16 MiB. Throws Error(kIo), and Error(kBadInput) for a larger one.
+std::string read_document(const std::filesystem::path& path);
+
 /// XXH3-64 of a file's members but `digest`, 16 hex digits: of JSON without fractions, which has one spelling.
 std::string digest_of(Json file);
 
 /// The members of one file, each checked; errors are Error(kBadInput) and open with the path.
 class Document {
  public:
-  /// Reads `path` and checks that it is a `format` of `version` and undamaged. `maker`: what writes such files.
-  Document(const std::filesystem::path& path, std::string_view format, int version, std::string_view maker,
-           int max_depth);
+  /// Checks that the content of the file is a `format` of `version` and undamaged. `maker`: what writes such files.
+  Document(std::string_view content, const std::filesystem::path& path, std::string_view format, int version,
+           std::string_view maker, int max_depth);
 
   const Json& json() const { return json_; }
   uint64_t digest() const;

@@ -27,7 +27,8 @@ Json to_json(const ShapeRule& rule) {
 /// The members of one file, each checked; errors open with the path.
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : file_(path, kFormat, kVersion, "samebits tune", kMaxDepth) {}
+  Reader(std::string_view text, const std::filesystem::path& path)
+      : file_(text, path, kFormat, kVersion, "samebits tune", kMaxDepth) {}
 
   RuleSet read() {
     const Json& json = file_.json();
@@ -99,7 +100,9 @@ class Reader {
 
 }  // namespace
 
-RuleSet load_rules(const std::filesystem::path& path) { return Reader(path).read(); }
+RuleSet parse_rules(std::string_view text, const std::filesystem::path& path) { return Reader(text, path).read(); }
+
+RuleSet load_rules(const std::filesystem::path& path) { return parse_rules(read_document(path), path); }
 
 void save_rules(const RuleSet& rules, const std::filesystem::path& path) {
   Json file = {{"format", kFormat},       {"version", kVersion},   {"library", rules.version}, {"device", rules.device},
