@@ -4,12 +4,6 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SAMEBITS_HOST_DEVICE __host__ __device__
-#else
-#define SAMEBITS_HOST_DEVICE
-#endif
-
 namespace samebits::cuda {
 
 /// How a wider format takes the bits of e4m3: the exponent and fraction, moved up by `shift`, are the number times
@@ -23,13 +17,13 @@ inline constexpr WidenE4m3 kE4m3ToBf16{4, 120, 0x7b807b80};
 inline constexpr WidenE4m3 kE4m3ToF16{7, 8, 0x5c005c00};
 
 /// The two codes with their bits moved up: numbers that `scale` makes right. `codes` has the first in its low byte.
-SAMEBITS_HOST_DEVICE constexpr uint32_t moved_e4m3(const WidenE4m3& to, uint32_t codes) {
+constexpr uint32_t moved_e4m3(const WidenE4m3& to, uint32_t codes) {
   const uint32_t apart = (codes | codes << 8) & 0x00ff00ff;  // a code in the low byte of each half
   return (apart & 0x00800080) << 8 | (apart & 0x007f007f) << to.shift;
 }
 
 /// All ones below the sign in the halves that are NaN (e4m3 has two: 0x7f and 0xff), which `scale` makes 480; else 0.
-SAMEBITS_HOST_DEVICE constexpr uint32_t nan_e4m3(const WidenE4m3& to, uint32_t moved) {
+constexpr uint32_t nan_e4m3(const WidenE4m3& to, uint32_t moved) {
   const uint32_t step = 0x00010001u << to.shift;
   const uint32_t met = ((moved & 0x7fff7fff) + step) & (0x00800080u << to.shift);  // only 0x7f carries that far
   return (met << (8 - to.shift)) - (met >> (7 + to.shift));                        // 0x8000 - 1
