@@ -24,18 +24,19 @@ DeviceInfo ada(bool certified = false) {
   return d;
 }
 
-/// The certificate that a sound Ada would get, without one at hand.
-Certificate some_certificate() {
+/// The certificate that a sound device would get, without one at hand.
+Certificate some_certificate(const DeviceInfo& device = ada(),
+                             const std::vector<Order>& orders = {Order::kAdaFast, Order::kAdaPromoted}) {
   ProveReport report;
   report.control = 1;
-  for (Order order : {Order::kAdaFast, Order::kAdaPromoted}) {
+  for (Order order : orders) {
     ProvedOrder proved{order, true, 0x0123456789abcdef, {0xffff, 13, 13, true, true, spec(order).promote_every}, {}};
     for (const Tile& tile : cuda::tiles())
-      if (tile.arch == 89 && tile.order == order)
+      if (tile.arch == device.arch && tile.order == order)
         proved.rows.push_back({std::string(tile.name), tile.out == OutKind::kFloat, 1000000, 0, ""});
     report.orders.push_back(proved);
   }
-  return make_certificate(report, ada(), 4, "2026-11-24");
+  return make_certificate(report, device, 4, "2026-11-24");
 }
 
 class CertificateTest : public ::testing::Test {
@@ -139,6 +140,25 @@ TEST_F(CertificateTest, AChangeOfLibraryContractOrRowsEndsIt) {
   expect_refused([](Json& json) { json["orders"].push_back(json["orders"][0]); }, "ada-fast appears twice");
   expect_refused([](Json& json) { json["arch"] = 75; }, "of a GPU of sm_75: this build has no kernels for it");
   expect_refused([](Json& json) { json["arch"] = 90; }, "is not proven");
+}
+
+// Rows of 16-bit operands, weight-only and block-scaled ones are rows like any other.
+TEST_F(CertificateTest, AHopperIsCertifiedWithAllItsRows) {
+  DeviceInfo hopper;
+  hopper.arch = 90, hopper.sms = 132, hopper.driver = 13010, hopper.name = "NVIDIA H100 80GB HBM3";
+  const std::vector<Order> fp8 = {Order::kHopperFast, Order::kHopperPromoted};
+  std::vector<Order> all = fp8;
+  all.insert(all.end(), {Order::kHopperBf16, Order::kHopperBlock128});
+  const auto saved = [&](const Certificate& c) {
+    save_certificate(c, path());
+    return path();
+  };
+  Certificate c = some_certificate(hopper, all);
+  EXPECT_EQ(load_certificate(saved(c)).orders, c.orders);
+  expect_error([&] { load_certificate(saved(some_certificate(hopper, fp8))); }, ErrorCode::kBadInput,
+               "is not proven: run `samebits prove` again");
+  std::erase_if(c.orders[2].rows, [](const ProvedRow& row) { return row.name == "w64x8"; });
+  expect_error([&] { load_certificate(saved(c)); }, ErrorCode::kBadInput, "row w64x8 of hopper-bf16 is not proven");
 }
 
 // Every member replaced by whatever JSON there is, with a digest that fits: taken or refused with an Error, nothing
