@@ -26,7 +26,8 @@ DeviceInfo ada(bool certified = false) {
 
 /// The certificate that a sound device would get, without one at hand.
 Certificate some_certificate(const DeviceInfo& device = ada(),
-                             const std::vector<Order>& orders = {Order::kAdaFast, Order::kAdaPromoted}) {
+                             const std::vector<Order>& orders = {Order::kAdaFast, Order::kAdaPromoted,
+                                                                 Order::kAmpereBf16}) {
   ProveReport report;
   report.control = 1;
   for (Order order : orders) {

@@ -64,6 +64,7 @@ TEST_P(GemmHalfTest, AnFp8WeightHasTheBitsOfTheWidenedOne) {
             const int64_t n = 144, k = 272;
             HostProblem p = problem(random, order, HalfData::kNormal, dtype, m, n, k);
             p.b = fp8_matrix(random, kind, n, k);
+            for (int64_t r = 0; r < n; r += 9) p.b.as<uint8_t>()[r * k + r % 7] = r % 2 ? 0x7f : 0xff;  // NaN
             p.scale_b = random_scales(random, n);
             const Matrix got = run(device(), p, kernel);
             Matrix wide(dtype, n, k);

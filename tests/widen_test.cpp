@@ -40,7 +40,8 @@ TEST_P(WidenTest, EveryPairOfCodesIsExact) {
 }
 
 INSTANTIATE_TEST_SUITE_P(To, WidenTest,
-                         ::testing::Values(Target{cuda::kE4m3ToBf16, kFormatBf16}, Target{cuda::kE4m3ToF16, kFormatF16}),
+                         ::testing::Values(Target{cuda::kE4m3ToBf16, kFormatBf16},
+                                           Target{cuda::kE4m3ToF16, kFormatF16}),
                          [](const auto& info) { return info.param.to.shift == 4 ? "bf16" : "fp16"; });
 
 }  // namespace

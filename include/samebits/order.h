@@ -51,7 +51,8 @@ inline constexpr std::array<OrderSpec, 9> kOrders = {{
     {Order::kHopperBlock128, "hopper-block128", 32, 13, 13, 128, "measured on H100 and H200", Operands::kFp8, 128},
     {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
     {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
-    {Order::kAmpereBf16, "ampere-bf16", 8, 24, 23, 0, "published, not measured by this project", Operands::kHalf, 0, -132},
+    {Order::kAmpereBf16, "ampere-bf16", 8, 24, 23, 0, "published, not measured by this project", Operands::kHalf, 0,
+     -132},
 }};
 
 constexpr const OrderSpec& spec(Order order) { return kOrders[static_cast<size_t>(order)]; }

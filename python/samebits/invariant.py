@@ -1,7 +1,5 @@
 """An ``nn.Linear`` in bfloat16 or float16 whose rows have the same bits in every batch. Used by convert."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,15 +17,15 @@ class InvariantLinear(nn.Linear):
     cast to the dtype of the weight. On CUDA a weight whose N or K is no multiple of 8 is padded in every call.
     """
 
-    order: str | None = None  # as asked for
-    _computes: str = ops.HALF_ORDERS[0]
+    order: str | None = None
+    """One of ``samebits.HALF_ORDERS``; None: that of the device where the weight lies."""
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, *, order: str | None = None) -> "InvariantLinear":
         """A layer with the parameters of ``linear``, which are shared, not copied.
 
         Args:
-            order: one of ``samebits.HALF_ORDERS``; None: that of the device, chosen again when the layer moves.
+            order: one of ``samebits.HALF_ORDERS``; None: that of the device where the weight lies.
 
         Raises:
             ValueError: a weight that is neither bfloat16 nor float16, or an unknown order.
@@ -40,17 +38,10 @@ class InvariantLinear(nn.Linear):
         layer.weight = linear.weight
         layer.bias = linear.bias
         layer.order = order
-        layer._choose()
         return layer.train(linear.training)
 
-    def _choose(self) -> None:
-        if not self.weight.is_meta:
-            self._computes = self.order or ops.half_order(self.weight.device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InvariantLinear":
-        super()._apply(fn, recurse)
-        self._choose()
-        return self
+    def _order(self) -> str:
+        return self.order or ops.half_order(self.weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N] in the dtype of the weight. A row's bits do not depend on the other rows."""
@@ -62,19 +53,19 @@ class InvariantLinear(nn.Linear):
         if x.is_cuda and (rows, columns) != (n, k):
             weight = functional.pad(weight, (0, columns - k, 0, rows - n))
             bias = None if bias is None else functional.pad(bias, (0, rows - n))
-            out = ops.invariant_linear(functional.pad(x, (0, columns - k)), weight, bias, order=self._computes)
+            out = ops.invariant_linear(functional.pad(x, (0, columns - k)), weight, bias, order=self._order())
             return out[..., :n].contiguous()
         # Not "weight": whatever wrote the weight may be the work right before this call.
-        return ops.invariant_linear(x, weight, bias, order=self._computes)
+        return ops.invariant_linear(x, weight, bias, order=self._order())
 
     def explain(self) -> str:
         """One line: what computes it, or why nothing can."""
-        what = f"invariant {self.weight.dtype} [{self.out_features}, {self.in_features}], order {self._computes}"
+        what = f"invariant {self.weight.dtype} [{self.out_features}, {self.in_features}], order {self._order()}"
         if self.weight.is_meta:
             return f"{what}: the weight is on the meta device"
         n, k = round_up(self.out_features, _ALIGNMENT), round_up(self.in_features, _ALIGNMENT)
         try:
-            name = ops.kernel(self.weight.device, self._computes, 1, n, k, self.weight.dtype)
+            name = ops.kernel(self.weight.device, self._order(), 1, n, k, self.weight.dtype)
         except RuntimeError as error:
             return f"{what}: cannot run: {str(error).partition(chr(10))[0]}"
         return f"{what}, by kernel {name} at M = 1"

@@ -12,6 +12,7 @@ Environment:
         whether it holds for the GPU is checked by the first call on one.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -321,15 +322,22 @@ def kernel(
     return torch.ops.samebits.kernel(index, order, m, n, k, out_dtype, weight_only)
 
 
+@torch.compiler.assume_constant_result
 def half_order(device: torch.device | str) -> str:
     """The Order of 16-bit operands that a device computes: the first of :data:`HALF_ORDERS` with a kernel there.
 
     The CPU computes all of them and gives the first, as does a GPU without any; another is for the caller to ask for,
     such as a CPU that audits an A100.
     """
+    device = torch.device(device)
+    return _half_order(device.type, device.index)
+
+
+@functools.cache
+def _half_order(kind: str, index: int | None) -> str:
     for order in HALF_ORDERS:
         try:
-            kernel(device, order, 1, 16, 16)
+            kernel(torch.device(kind, index) if index is not None else kind, order, 1, 16, 16)
         except RuntimeError:
             continue
         return order

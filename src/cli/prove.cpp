@@ -55,11 +55,12 @@ void run_prove(const Arguments& arguments) {
     return set_exit_code(kInterrupted);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (report.same())
+  const bool complete = report.same() && report.left_out.empty();
+  if (complete)
     save_certificate(make_certificate(report, choice.device, arguments.rounds,
                                       fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::now()))),
                      arguments.out);
-  const std::string written = report.same() ? arguments.out : "";
+  const std::string written = complete ? arguments.out : "";
   if (arguments.json != "-") fmt::print("{}", prove_table(report, choice.device, seconds));
   print_json(Json::parse(prove_json(report, choice.device, arguments.rounds, seconds, written)), arguments.json);
   fmt::print("{}\n", prove_verdict(report, written));

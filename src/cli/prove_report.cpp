@@ -101,8 +101,12 @@ std::string prove_verdict(const ProveReport& report, const std::string& certific
     sum += differing(o);
     if (o.same() && !o.auditable) other += fmt::format("; {} is invariant, not auditable", name(o.order));
   }
-  return fmt::format("{} of {} outputs differ{}; {}", sum, outputs, other,
-                     certificate.empty() ? "no certificate" : "certificate: " + plain(certificate));
+  std::string end = "no certificate";
+  if (!certificate.empty())
+    end = "certificate: " + plain(certificate);
+  else if (sum == 0 && !report.left_out.empty())
+    end += fmt::format(": {} rows could not run", report.left_out.size());
+  return fmt::format("{} of {} outputs differ{}; {}", sum, outputs, other, end);
 }
 
 }  // namespace samebits::cli

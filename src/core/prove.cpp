@@ -297,9 +297,10 @@ ProveReport prove(const ProveOptions& options) {
                 options.device->is_cpu()
                     ? "the CPU backend is what rows are held to: there is nothing to prove without a GPU"
                     : fmt::format("{}: {}", describe(*options.device),
-                                  reason_against(options.device->arch, Order::kHopperFast, OutKind::kHalf)
-                                      .value_or(report.left_out.empty() ? "no row of this build fits the device"
-                                                                        : report.left_out.front())));
+                                  !report.left_out.empty()
+                                      ? report.left_out.front()
+                                      : reason_against(options.device->arch, Order::kHopperBf16, OutKind::kHalf)
+                                            .value_or("no row of this build fits the device")));
   const Place place(*options.device);
   for (size_t i = 0; i < orders.size(); ++i) {
     OrderProof proof(options, place, orders[i], rows);

@@ -33,7 +33,7 @@ struct Tile {
   int arch;
   int m, n, k;  ///< block tile of the MMA; n counts tokens when swapped
   int cluster_m, cluster_n;
-  std::string_view schedule;  ///< Basic, Pingpong or Cooperative of CUTLASS, or a Ring word (ring.cuh)
+  std::string_view schedule;  ///< a word of CUTLASS (sm90.cuh ...), a Ring word (ring.cuh) or a Warps word (mma.cuh)
   bool swapped;               ///< the weight is the MMA's first operand, so small M wastes nothing
   Order order;
   OutKind out;

@@ -170,6 +170,8 @@ std::vector<DeviceInfo> certified_gpus(const Certificate& certificate) {
 
 Certificate make_certificate(const ProveReport& report, const DeviceInfo& device, int rounds, const std::string& date) {
   if (!report.same()) bad_input("the rows of {} do not agree: there is nothing to certify", describe(device));
+  if (!report.left_out.empty())
+    bad_input("{} rows of {} could not run: {}", report.left_out.size(), describe(device), report.left_out.front());
   Certificate c;
   c.device = device.name, c.arch = device.arch, c.sms = device.sms, c.driver = device.driver;
   c.version = version(), c.date = date, c.rounds = rounds;

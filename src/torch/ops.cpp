@@ -120,6 +120,7 @@ void run(const GemmProblem& problem, const Place& place, const Tensor& like, Ove
   if (problem.m() == 0 || problem.n() == 0) return;
   Launch launch = place.launch();
   launch.overlap = overlap;
+  check_operands(problem.order, problem.a, problem.b);  // before the row is chosen: a wrong dtype is what is wrong
   const Plan plan = choose(*launch.device, problem.order, problem.m(), problem.n(), problem.k(), problem.out.dtype,
                            rules_for(*launch.device), problem.weight_only());
   std::optional<Tensor> workspace;  // torch's allocator keeps it alive until the stream has passed the kernel

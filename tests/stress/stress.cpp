@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "cuda/timing.h"
 #include "place.h"
@@ -55,16 +56,20 @@ HostProblem any_problem(Random& random, const DeviceInfo& device) {
   const bool half = spec(order).operands == Operands::kHalf;
   // What the CPU computes in about a second.
   const double most = half ? 0x1p31 : 0x1p34;
+  const int64_t step = half ? 8 : 16;
   int64_t m, n, k;
   do {
-    m = size_between(random, 1, 8192, 1), n = size_between(random, 16, 16384, 16);
-    k = size_between(random, 16, 16384, 16);
+    m = size_between(random, 1, 8192, 1), n = size_between(random, step, 16384, step);
+    k = size_between(random, step, 16384, step);
   } while (static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) > most);
   const bool fp32 = random.below(8) == 0 && !rows(device, order, Dtype::kF32).empty();
   const Dtype out = fp32 ? Dtype::kF32 : random.below(2) ? Dtype::kBf16 : Dtype::kF16;
   const Data kind = kAllData[random.below(std::size(kAllData))];
   HostProblem p = random_problem(random, order, kind, m, n, k, out, random.below(2) != 0);
-  if (half && random.below(2) && !rows(device, order, out, true).empty()) p.b = fp8_matrix(random, kind, n, k);
+  if (half)
+    std::tie(p.a, p.b) = half_operands(random, half_data(kind), random.below(2) ? Dtype::kBf16 : Dtype::kF16, m, n, k);
+  if (half && random.below(2) && !rows(device, order, out, true).empty())
+    p.b = fp8_matrix(random, kind, n, k, Dtype::kE4m3, (k + 15) / 16 * 16);
   return p;
 }
 

@@ -25,6 +25,11 @@ logger = init_logger("vllm.samebits")
 _theirs = getattr(batch_invariant, NAME)
 
 
+def _offset(t: Tensor) -> int:
+    """Elements of a view before its first, where eager torch can say so: what is compiled is checked by the op."""
+    return 0 if torch.compiler.is_compiling() else t.storage_offset()
+
+
 def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether samebits computes it: by dtypes and the weight alone, so that no row's bits depend on the batch."""
     return (
@@ -35,7 +40,7 @@ def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[1] % 8 == 0
         and weight.stride(1) == 1
         and weight.stride(0) % 8 == 0
-        and weight.storage_offset() % 8 == 0  # 16 bytes: allocators align a storage
+        and _offset(weight) % 8 == 0  # 16 bytes: allocators align a storage
         and (bias is None or (bias.dtype == weight.dtype and bias.dim() == 1 and bias.stride(0) == 1))
     )
 
@@ -45,7 +50,7 @@ def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = 
     if not covers(input, weight, bias):
         return _theirs(input, weight, bias)
     rows = input.reshape(-1, input.shape[-1])
-    if rows.stride(1) != 1 or rows.stride(0) % 8 or rows.storage_offset() % 8:  # a copy has the same bits
+    if rows.stride(1) != 1 or rows.stride(0) % 8 or _offset(rows) % 8:  # a copy has the same bits
         rows = rows.clone(memory_format=torch.contiguous_format)
     out = samebits.invariant_linear(rows, weight, bias, order=ORDER, overlap="none")
     return out.reshape(*input.shape[:-1], weight.shape[0])
