@@ -16,6 +16,8 @@ Environment:
 
 import os
 
+import samebits
+
 TESTED = ("0.22.1",)
 """Versions of vLLM that the plugin was run with. It refuses others: the lists it edits are no public interface."""
 
@@ -44,6 +46,15 @@ def option(name: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name}={value!r}: it must be one of {', '.join(choices)}")
     return value
+
+
+def why_no_kernel(order: str) -> str | None:
+    """Why samebits has no kernel of the Order on this machine, or None."""
+    try:
+        samebits.kernel("cuda", order, 16, 16, 16)
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return None
 
 
 def off() -> str | None:

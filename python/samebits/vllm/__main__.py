@@ -4,7 +4,7 @@ import argparse
 import sys
 from importlib.metadata import entry_points
 
-from . import linears_off, not_covered, off, refusal
+from . import linears_off, not_covered, off, refusal, why_no_kernel
 
 
 def why_not_loaded() -> str | None:
@@ -75,7 +75,6 @@ def why_not_linears() -> str | None:
     reason = linears_off()
     if reason:
         return reason
-    from .kernel import why_no_kernel
     from .linear import ORDER, installed
 
     return why_no_kernel(ORDER) or (None if installed() else "the plugin did not put its function there")

@@ -14,7 +14,7 @@ from vllm.platforms import PlatformEnum
 
 import samebits
 
-from . import not_covered
+from . import not_covered, why_no_kernel
 
 ORDER = "hopper-fast"
 """What vLLM's own batch-invariant kernel computes on Hopper."""
@@ -42,15 +42,6 @@ def quantize_groups(
 ) -> tuple[Tensor, Tensor]:
     """The same for block-scaled layers: dynamic in groups of 128, token scales fastest."""
     return torch.ops.samebits.quantize_per_group(x)
-
-
-def why_no_kernel(order: str) -> str | None:
-    """Why samebits has no kernel of the Order on this machine, or None."""
-    try:
-        samebits.kernel("cuda", order, 16, 16, 16)
-    except RuntimeError as error:
-        return str(error).partition("\n")[0]
-    return None
 
 
 def has_kernel(order: str) -> tuple[bool, str | None]:

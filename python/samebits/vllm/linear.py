@@ -14,7 +14,7 @@ from vllm.logger import init_logger
 
 import samebits
 
-from .kernel import why_no_kernel
+from . import why_no_kernel
 
 ORDER = samebits.HALF_ORDERS[0]
 NAME = "linear_batch_invariant"
