@@ -91,8 +91,8 @@ lint: $(STAMPS)/apt-format ## check levels and format
 	clang-format-14 --dry-run -Werror $(FORMATTED)
 	@echo "lint: levels and format are fine"
 
-tidy: $(STAMPS)/apt-tidy $(STAMPS)/apt-tests ## clang-tidy over the host code (minutes)
-	cmake -S . -B build/tidy -G Ninja -DSAMEBITS_ARCHS=none
+tidy: $(STAMPS)/apt-tidy $(STAMPS)/apt-tests .venv/test-stamp ## clang-tidy over the host code (minutes)
+	cmake -S . -B build/tidy -G Ninja -DSAMEBITS_ARCHS=none -DSAMEBITS_TORCH=ON -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python
 	find src tests -name '*.cpp' ! -path 'src/cuda/*' ! -path 'tests/install/*' -print0 | xargs -0 -n 1 -P $(JOBS) clang-tidy-14 -p build/tidy --quiet
 
 fuzz: $(STAMPS)/apt-build $(STAMPS)/apt-fuzz ## fuzz the four file parsers for FUZZ_SECONDS each (60)

@@ -226,7 +226,9 @@ TEST_F(CertificateTest, TheCommandLineRefusesWhatDoesNotHold) {
 }
 
 TEST_F(CertificateTest, MembersAreChecked) {
-  const auto set = [](const char* key, Json value) { return [=](Json& json) { json["orders"][0][key] = value; }; };
+  const auto set = [](const char* key, const Json& value) {
+    return [=](Json& json) { json["orders"][0][key] = value; };
+  };
   expect_refused(set("auditable", 1), "auditable is \"1\", not true or false");
   expect_refused(set("digest", "12"), "not 16 hexadecimal digits");
   expect_refused(set("digest", "0123456789ABCDEF"), "not 16 hexadecimal digits");

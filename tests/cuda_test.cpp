@@ -125,9 +125,10 @@ TEST_P(CudaTest, QuantizersHaveTheBitsOfTheCpu) {
   const float bound = 1.5f;
   for (Dtype dtype : {Dtype::kBf16, Dtype::kF16, Dtype::kF32})
     for (bool all_patterns : {false, true})
-      for (const auto& [rows, cols, stride] : extents)
+      for (const Extent& extent : extents)
         for (const float* upper_bound : {static_cast<const float*>(nullptr), &bound}) {
-          const Matrix x = float_matrix(random, dtype, rows, cols, stride, all_patterns);
+          const int64_t rows = extent.rows, cols = extent.cols;
+          const Matrix x = float_matrix(random, dtype, rows, cols, extent.stride, all_patterns);
           Matrix want(Dtype::kE4m3, rows, (cols + 15) / 16 * 16), got = want;
           std::vector<float> want_scale(static_cast<size_t>(rows)), got_scale(static_cast<size_t>(rows));
           const Launch launch{.device = &device()};

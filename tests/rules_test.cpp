@@ -162,7 +162,9 @@ TEST_F(RulesTest, ARuleNeverCrossesOrdersNorNamesAnUnknownRow) {
 }
 
 TEST_F(RulesTest, NumbersAreChecked) {
-  const auto set = [](const char* key, Json value) { return [=](Json& json) { json["rules"][0][key] = value; }; };
+  const auto set = [](const char* key, const Json& value) {
+    return [=](Json& json) { json["rules"][0][key] = value; };
+  };
   expect_refused(set("n", 0), "n is \"0\", not a number of 1 to 2147483647");
   expect_refused(set("k", 1.5), "k is \"1.5\"");
   expect_refused(set("min_m", -1), "min_m");
