@@ -51,13 +51,13 @@ EVIDENCE = {
 """What else an arm's log must say."""
 ARM = "{arm}"
 """Stands for the arm's name in the arguments of its engine."""
+# A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
+SHARED_GPU = ["--gpu-memory-utilization", "0.05", "--kv-cache-memory-bytes", "10000000000"]
+
+
 def engine_command(model: str) -> list[str]:
     """What every arm's engine is started with."""
     return ["--model", model, "--quantization", "fp8", "--attention-backend", "TRITON_ATTN"]
-
-
-# A fixed cache leaves out the profiling of free memory, which other arms on the same GPU would disturb.
-SHARED_GPU = ["--gpu-memory-utilization", "0.05", "--kv-cache-memory-bytes", "10000000000"]
 
 
 def environment(arm: str) -> dict[str, str]:

@@ -132,13 +132,8 @@ TEST_P(GemmTest, ControlFlippedScaleOrderIsCaught) {
 TEST_P(GemmTest, RowStridesAreHonoured) {
   Random random{6};
   for (int64_t m : {1, 40, 200}) {
-    HostProblem dense = random_problem(random, order(), Data::kNormal, m, 112, 80);
-    HostProblem padded = dense;
-    padded.a = Matrix(Dtype::kE4m3, m, 80, 128);
-    padded.b = Matrix(Dtype::kE4m3, 112, 80, 96);
-    for (int64_t r = 0; r < m; ++r) std::memcpy(padded.a.view().at(r, 0), dense.a.view().at(r, 0), 80);
-    for (int64_t r = 0; r < 112; ++r) std::memcpy(padded.b.view().at(r, 0), dense.b.view().at(r, 0), 80);
-    padded.out_stride = 136;
+    const HostProblem dense = random_problem(random, order(), Data::kNormal, m, 112, 80);
+    const HostProblem padded = with_row_strides(dense, 128, 96, 136);
     const Matrix got = run(device(), padded), want = run(device(), dense);
     ASSERT_TRUE(same_bits(got.view(), want.view())) << "m=" << m;
     for (int64_t r = 0; r < m; ++r)

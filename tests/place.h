@@ -132,7 +132,7 @@ inline Matrix expected_on(const DeviceInfo& device, const HostProblem& p) {
   return want;
 }
 
-/// An e4m3 problem with fp32 out computed by `run` in two halves of K, added in FP32: what no kernel may do.
+/// A problem with fp32 out computed by `run` in two halves of K, added in FP32: what no kernel may do.
 template <class Run>
 Matrix in_two_halves_of_k(const HostProblem& p, Run&& run) {
   const int64_t half = p.a.cols / 2;
@@ -232,6 +232,21 @@ inline Matrix run(const DeviceInfo& device, const HostProblem& p, std::string_vi
   else
     gemm(problem, choose_named(device, kernel, problem.m(), problem.n(), problem.k(), p.out), launch);
   return on_device.result();  // downloads on the default stream, behind the kernel
+}
+
+/// The same problem with rows of a, b and out of these strides, in elements.
+inline HostProblem with_row_strides(const HostProblem& p, int64_t a_stride, int64_t b_stride, int64_t out_stride) {
+  HostProblem padded = p;
+  const auto spread = [](const Matrix& from, int64_t stride) {
+    Matrix to(from.dtype, from.rows, from.cols, stride);
+    for (int64_t r = 0; r < from.rows; ++r)
+      std::memcpy(to.view().at(r, 0), from.view().at(r, 0), static_cast<size_t>(from.cols) * size_of(from.dtype));
+    return to;
+  };
+  padded.a = spread(p.a, a_stride);
+  padded.b = spread(p.b, b_stride);
+  padded.out_stride = out_stride;
+  return padded;
 }
 
 /// The rows [first, first + count) of a problem as one of their own.

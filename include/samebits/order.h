@@ -41,7 +41,7 @@ struct OrderSpec {
 };
 
 /// Source of the Hopper constants: recordings in tests/golden. Source of the others: arXiv 2512.07004 and the models
-/// published with it (AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
+/// published with it (A100TC, AdaTC, B200TC, RTXPRO6000TC), which drive mma.sync; nobody has published tcgen05's.
 inline constexpr std::array<OrderSpec, 9> kOrders = {{
     {Order::kHopperFast, "hopper-fast", 32, 13, 13, 0, "measured on H100 and H200"},
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},

@@ -79,7 +79,6 @@ class Fp8Linear(nn.Module):
         self.route: str | None = None
         self.reason = "not prepared: call prepare() after loading"
         self._widen: torch.dtype | None = None
-        self._computes = order  # the Order of the route
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
         input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
@@ -195,8 +194,6 @@ class Fp8Linear(nn.Module):
         if self.master is not None:
             self.weight, self.weight_scale = weights.quantize(self.master.detach(), self._form())
         self.route, self.reason, self._widen = self._choose()
-        half = self.route in (routes.FALLBACK, routes.WEIGHT_ONLY)
-        self._computes = self._half_order() if half else self._fp8_order()
         if self.route is not None:
             self._first, self._second = routes.operands_of(self.route, self.weight, self.weight_scale, self._widen)
         return self
@@ -249,6 +246,10 @@ class Fp8Linear(nn.Module):
     def _half_order(self) -> str:
         return self.order if self.order in ops.HALF_ORDERS else ops.half_order(self.weight.device)
 
+    def _order(self) -> str:
+        """That of the route."""
+        return self._half_order() if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY) else self._fp8_order()
+
     def explain(self) -> str:
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
@@ -259,7 +260,7 @@ class Fp8Linear(nn.Module):
             activations = "dynamic activations in groups of 128"
         else:
             activations = "dynamic per-token activations" if self.input_scale is None else "static activations"
-        parts = [f"weight [{n}, {k}] {form}", activations, f"order {self._computes}", f"output {self.out_dtype}"]
+        parts = [f"weight [{n}, {k}] {form}", activations, f"order {self._order()}", f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
         if self.master is not None:
@@ -285,11 +286,11 @@ class Fp8Linear(nn.Module):
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(
                 rows, self.master, self.bias, first, second, self.input_scale, self.route, self.out_features,
-                self._computes, self.out_dtype,
+                self._order(), self.out_dtype,
             )  # fmt: skip
         else:
             out = routes.compute(
-                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._computes,
+                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._order(),
                 self.out_dtype,
                 overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip

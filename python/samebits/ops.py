@@ -326,18 +326,18 @@ def kernel(
 def half_order(device: torch.device | str) -> str:
     """The Order of 16-bit operands that a device computes: the first of :data:`HALF_ORDERS` with a kernel there.
 
-    The CPU computes all of them and gives the first, as does a GPU without any; another is for the caller to ask for,
-    such as a CPU that audits an A100.
+    The CPU computes all of them and gives the first, as do the meta device and a GPU without any; another is for the
+    caller to ask for, such as a CPU that audits an A100.
     """
     device = torch.device(device)
-    return _half_order(device.type, device.index)
+    return HALF_ORDERS[0] if device.type == "meta" else _half_order(device)
 
 
 @functools.cache
-def _half_order(kind: str, index: int | None) -> str:
+def _half_order(device: torch.device) -> str:
     for order in HALF_ORDERS:
         try:
-            kernel(torch.device(kind, index) if index is not None else kind, order, 1, 16, 16)
+            kernel(device, order, 1, 16, 16)
         except RuntimeError:
             continue
         return order

@@ -267,6 +267,14 @@ std::vector<ProofRow> rows_of(const DeviceInfo& device, std::vector<std::string>
   return rows;
 }
 
+std::string why_no_rows(const DeviceInfo& device, const std::vector<std::string>& left_out) {
+  if (device.is_cpu()) return "the CPU backend is what rows are held to: there is nothing to prove without a GPU";
+  const std::string why = left_out.empty() ? reason_against(device.arch, Order::kHopperBf16, OutKind::kHalf)
+                                                 .value_or("no row of this build fits the device")
+                                           : left_out.front();
+  return fmt::format("{}: {}", describe(device), why);
+}
+
 }  // namespace
 
 bool ProvedOrder::same() const {
@@ -292,15 +300,7 @@ ProveReport prove(const ProveOptions& options) {
   for (const OrderSpec& order : kOrders)
     if (std::any_of(rows.begin(), rows.end(), [&](const ProofRow& row) { return row.order == order.order; }))
       orders.push_back(order.order);
-  if (orders.empty())
-    throw Error(ErrorCode::kNoDevice,
-                options.device->is_cpu()
-                    ? "the CPU backend is what rows are held to: there is nothing to prove without a GPU"
-                    : fmt::format("{}: {}", describe(*options.device),
-                                  !report.left_out.empty()
-                                      ? report.left_out.front()
-                                      : reason_against(options.device->arch, Order::kHopperBf16, OutKind::kHalf)
-                                            .value_or("no row of this build fits the device")));
+  if (orders.empty()) throw Error(ErrorCode::kNoDevice, why_no_rows(*options.device, report.left_out));
   const Place place(*options.device);
   for (size_t i = 0; i < orders.size(); ++i) {
     OrderProof proof(options, place, orders[i], rows);

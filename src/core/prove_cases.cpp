@@ -12,6 +12,7 @@
 #include "core/generator.h"
 #include "core/prove.h"
 #include "numerics/formats.h"
+#include "samebits/quantize.h"
 
 namespace samebits {
 namespace {
@@ -163,10 +164,9 @@ std::vector<float> block_scales(Random& random, int64_t count) {
 }
 
 void set_scales(Random& random, Order order, Kind kind, ProofCase& c) {
-  if (const int64_t block = spec(order).scale_block) {
-    const auto blocks = [&](int64_t extent) { return (extent + block - 1) / block; };
-    c.scale_a = block_scales(random, c.m * blocks(c.k));
-    c.scale_b = block_scales(random, blocks(c.n) * blocks(c.k));
+  if (spec(order).scale_block) {
+    c.scale_a = block_scales(random, c.m * groups_along(c.k));
+    c.scale_b = block_scales(random, groups_along(c.n) * groups_along(c.k));
     c.tokens_adjacent = random.below(2);
     return;
   }

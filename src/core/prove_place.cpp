@@ -1,6 +1,7 @@
 // A case of a proof on the device under proof: its operands in memory, as each row takes them.
 #include "core/prove.h"
 #include "numerics/formats.h"
+#include "samebits/quantize.h"
 
 namespace samebits {
 namespace {
@@ -50,12 +51,11 @@ GemmProblem OnPlace::problem(const ProofRow& row, Memory& out, int64_t first, in
   p.a = ConstView(a_.data(), c.a_dtype, c.m, c.k, c.a_stride).slice_rows(first, count);
   p.b = ConstView(b_.data(), c.b_dtype, c.n, c.k, c.b_stride);
   if (c.weight_only() && !row.weight_only) p.b.data = widened_.data(), p.b.dtype = c.a_dtype;
-  if (const int64_t block = spec(row.order).scale_block) {
-    const int64_t along_n = (c.n + block - 1) / block, along_k = (c.k + block - 1) / block;
-    p.scale_a = Scales::blocks(static_cast<const float*>(scale_a_.data()), c.m, along_k);
+  if (spec(row.order).scale_block) {
+    p.scale_a = Scales::blocks(static_cast<const float*>(scale_a_.data()), c.m, groups_along(c.k));
     if (c.tokens_adjacent) p.scale_a.row_stride = 1, p.scale_a.col_stride = c.m;
     p.scale_a = p.scale_a.slice_rows(first, count);
-    p.scale_b = Scales::blocks(static_cast<const float*>(scale_b_.data()), along_n, along_k);
+    p.scale_b = Scales::blocks(static_cast<const float*>(scale_b_.data()), groups_along(c.n), groups_along(c.k));
   } else {
     p.scale_a = scales(scale_a_, c.scale_a.size(), first, count);
     p.scale_b = scales(scale_b_, c.scale_b.size(), 0, c.n);

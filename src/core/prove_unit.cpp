@@ -6,6 +6,7 @@
 
 #include "core/prove.h"
 #include "numerics/formats.h"
+#include "samebits/quantize.h"
 
 namespace samebits {
 namespace {
@@ -40,8 +41,7 @@ class Probes {
     c.b_dtype = row.weight_only ? Dtype::kE4m3 : c.a_dtype;
     c.a.resize(static_cast<size_t>(n * kK));
     c.b.resize(static_cast<size_t>(n * kK));
-    const int64_t block = spec(row.order).scale_block;
-    c.scale_a.assign(block ? static_cast<size_t>(n * ((kK + block - 1) / block)) : 1, 1.0f);
+    c.scale_a.assign(spec(row.order).scale_block ? static_cast<size_t>(n * groups_along(kK)) : 1, 1.0f);
     c.scale_b = c.scale_a;  // more than there are blocks of channels
     for (int64_t p = 0; p < count; ++p)
       for (const Term& t : probes_[static_cast<size_t>(p)]) {

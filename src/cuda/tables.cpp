@@ -124,14 +124,6 @@ static constexpr ShapeRule kMeasuredFast[] = {
 
 namespace {
 
-#if SAMEBITS_SM80
-constexpr auto& kHalfFixed = sm80::kFixed;
-#elif SAMEBITS_SM86
-constexpr auto& kHalfFixed = sm86::kFixed;
-#elif SAMEBITS_SM89
-constexpr auto& kHalfFixed = sm89_half::kFixed;
-#endif
-
 // sm90 first: its rows are the many.
 constexpr std::array kTiles = joined<Tile>(
 #if SAMEBITS_SM90
@@ -161,8 +153,12 @@ constexpr std::array kFixed = joined<std::string_view>(
 #if SAMEBITS_SM90
     sm90::kFixed,
 #endif
-#if SAMEBITS_SM80 || SAMEBITS_SM86 || SAMEBITS_SM89  // the names are the same
-    kHalfFixed,
+#if SAMEBITS_SM80  // the names of the three are the same
+    sm80::kFixed,
+#elif SAMEBITS_SM86
+    sm86::kFixed,
+#elif SAMEBITS_SM89
+    sm89_half::kFixed,
 #endif
 #if SAMEBITS_SM89
     sm89::kFixed,

@@ -195,13 +195,8 @@ TEST_P(MmaOnSm90Test, RowStridesAreHonoured) {
   Random random{6};
   const Dtype out = outs_of(row()).front();
   for (int64_t m : {1, 40, 200}) {
-    HostProblem dense = exact_problem(random, row().order, m, 112, 80, out, true);
-    HostProblem padded = dense;
-    padded.a = Matrix(Dtype::kE4m3, m, 80, 128);
-    padded.b = Matrix(Dtype::kE4m3, 112, 80, 96);
-    for (int64_t r = 0; r < m; ++r) std::memcpy(padded.a.view().at(r, 0), dense.a.view().at(r, 0), 80);
-    for (int64_t r = 0; r < 112; ++r) std::memcpy(padded.b.view().at(r, 0), dense.b.view().at(r, 0), 80);
-    padded.out_stride = 136;
+    const HostProblem dense = exact_problem(random, row().order, m, 112, 80, out, true);
+    const HostProblem padded = with_row_strides(dense, 128, 96, 136);
     const Matrix got = run_row(row(), padded);
     ASSERT_TRUE(same_bits(got.view(), on_the_cpu(dense).view())) << "m=" << m;
     for (int64_t r = 0; r < m; ++r)
@@ -271,14 +266,7 @@ TEST_P(HalfMmaOnSm90Test, RowStridesAreHonoured) {
   Random random{9};
   for (int64_t m : {1, 40, 200}) {
     const HostProblem dense = problem(random, 1, Dtype::kF16, m, 120, 88, outs_of(row()).front());
-    HostProblem padded = dense;
-    const int64_t size_b = static_cast<int64_t>(size_of(dense.b.dtype));
-    padded.a = Matrix(dense.a.dtype, m, 88, 136);
-    padded.b = Matrix(dense.b.dtype, 120, 88, 144);
-    for (int64_t r = 0; r < m; ++r) std::memcpy(padded.a.view().at(r, 0), dense.a.view().at(r, 0), 88 * 2);
-    for (int64_t r = 0; r < 120; ++r)
-      std::memcpy(padded.b.view().at(r, 0), dense.b.view().at(r, 0), static_cast<size_t>(88 * size_b));
-    padded.out_stride = 144;
+    const HostProblem padded = with_row_strides(dense, 136, 144, 144);
     ASSERT_TRUE(same_bits(run_row(row(), padded).view(), on_the_cpu(dense).view())) << "m=" << m;
   }
 }

@@ -92,6 +92,12 @@ def test_a_layer_computes_in_the_order_of_its_device(monkeypatch):
         InvariantLinear.from_linear(source, order="fast")
 
 
+def test_on_the_meta_device():
+    layer = InvariantLinear(64, 32, bias=False, device="meta", dtype=torch.bfloat16)
+    assert layer(torch.empty(3, 64, device="meta", dtype=torch.bfloat16)).shape == (3, 32)
+    assert layer.explain().endswith("order hopper-bf16: the weight is on the meta device")
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_an_fp8_weight_is_the_widened_one(mixed_device, dtype, per_channel):
