@@ -36,8 +36,8 @@ target_include_directories(xxHash::xxhash INTERFACE "${XXHASH_INCLUDE_DIR}")
 target_compile_definitions(xxHash::xxhash INTERFACE XXH_INLINE_ALL)
 
 # ccache saves a minute for each kernel that did not change. Paths below the sources count as relative and the folder of the
-# build does not count, so that build/test and build/wheel of one clone share what they compiled. (Another clone does not:
-# nvcc gets the CUTLASS headers as -isystem=PATH, which ccache leaves absolute.)
+# build does not count, so that build/test and build/wheel of one clone share what they compiled. Another clone compiled most
+# kernels again; why was not looked into.
 find_program(CCACHE ccache)
 if(CCACHE)
   set(ccache_launcher ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE})
