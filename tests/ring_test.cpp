@@ -24,6 +24,13 @@ TEST(RingTest, ALargeWeightFillsTheLastWave) {
   EXPECT_EQ(g.rows, 56);  // 512 tiles, 3.88 waves; 64 rows would be 448 tiles, 3.39 waves
 }
 
+TEST(RingTest, SlotsOfADeviceThatCannotBeAsked) {
+  EXPECT_EQ(cluster_slots(132, 1), 132);
+  EXPECT_EQ(cluster_slots(132, 2), 66);
+  EXPECT_EQ(cluster_slots(132, 4), 30);  // as an H100 SXM says of itself
+  EXPECT_EQ(cluster_slots(1, 4), 1);
+}
+
 TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
   EXPECT_EQ(ring_geometry({1, 96, 1, 1, 0, true}, 65, 4096, 4096, 132, kShared).box_cols, 65);
   EXPECT_EQ(ring_geometry({1, 96, 1, 1, 0, true}, 97, 4096, 4096, 132, kShared).box_cols, 96);
@@ -57,16 +64,18 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
     RingShape shape = i % 3 == 0 ? kDecode : i % 3 == 1 ? kWide : kTall;
     shape.block_scales = i % 2 == 1;
     const int64_t m = 1 + below(9000), n = 16 * (1 + below(4000)), k = 16 * (1 + below(2000));
-    const int sms = static_cast<int>(1 + below(200));
-    const RingGeometry g = ring_geometry(shape, m, n, k, sms, kShared);
-    ASSERT_GE(int64_t{g.tiles_x} * g.rows * shape.blocks * shape.cluster, n) << m << " " << n << " " << k << " " << sms;
-    ASSERT_GE(int64_t{g.tiles_y} * shape.cols, m) << m << " " << n << " " << k << " " << sms;
+    const int64_t slots = 1 + below(200);
+    const RingGeometry g = ring_geometry(shape, m, n, k, slots, kShared);
+    ASSERT_GE(int64_t{g.tiles_x} * g.rows * shape.blocks * shape.cluster, n)
+        << m << " " << n << " " << k << " " << slots;
+    ASSERT_GE(int64_t{g.tiles_y} * shape.cols, m) << m << " " << n << " " << k << " " << slots;
     ASSERT_TRUE(g.rows % 8 == 0 && g.rows >= 8 && g.rows <= 64) << g.rows;
     ASSERT_TRUE(g.stages >= 2 && g.stages <= kMaxStages) << g.stages;
-    ASSERT_LE(g.shared_memory, kShared - 512) << m << " " << n << " " << k << " " << sms;
+    ASSERT_LE(g.shared_memory, kShared - 512) << m << " " << n << " " << k << " " << slots;
     ASSERT_EQ(g.x_bytes % 1024, 0);
     ASSERT_EQ(g.y_bytes % 1024, 0);
     ASSERT_LE(g.clusters, g.slots);
+    ASSERT_TRUE(g.group >= 1 && g.group <= g.tiles_y) << g.group;
   }
 }
 

@@ -28,7 +28,8 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, in
     const int bytes = a_bytes(tile), chunks = tile.k * bytes / cuda::kChunkBytes;
     const cuda::RingShape shape{
         tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile), spec(tile.order).scale_block != 0};
-    const cuda::RingGeometry g = ring_geometry(shape, m, n, k * bytes, device.sms, device.shared_memory);
+    const cuda::RingGeometry g =
+        ring_geometry(shape, m, n, k * bytes, cuda::cluster_slots(device.sms, shape.cluster), device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
     const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;
     return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots, loaded / full};

@@ -3,10 +3,16 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <atomic>
+
 #include "cuda/error.h"
+#include "cuda/ring.h"
 #include "samebits/gemm.h"
 
 namespace samebits::cuda {
+
+inline constexpr size_t kMaxDevices = 64;  ///< of one host; past it a lookup is made again
 
 struct Grid {
   unsigned blocks, threads;
@@ -36,6 +42,30 @@ void launch_kernel(const char* what, void (*kernel)(Params...), const Grid& grid
     attribute.val.clusterDim = {grid.cluster, 1, 1};
   }
   check(cudaLaunchKernelEx(&config, kernel, args...), what);
+}
+
+/// Clusters of kCluster blocks, each with all the shared memory of an SM, that run at once.
+template <int kCluster, class... Params>
+int clusters_at_once(void (*kernel)(Params...), int threads, int static_bytes, const DeviceInfo& device) {
+  if constexpr (kCluster <= 2) return static_cast<int>(cluster_slots(device.sms, kCluster));
+  static std::atomic<int> known[kMaxDevices];  // of this kernel
+  const auto ordinal = static_cast<size_t>(device.ordinal);
+  if (ordinal < kMaxDevices)
+    if (const int found = known[ordinal].load(std::memory_order_relaxed)) return found;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {kCluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(device.sms / kCluster * kCluster);
+  config.blockDim = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<size_t>(device.shared_memory - static_bytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "cudaOccupancyMaxActiveClusters");
+  clusters = std::max(1, clusters);
+  if (ordinal < kMaxDevices) known[ordinal].store(clusters, std::memory_order_relaxed);
+  return clusters;
 }
 
 /// Lets `kernel`, which has `static_bytes` beside its dynamic shared memory, ask for all that a block may have.

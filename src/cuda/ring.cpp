@@ -10,7 +10,8 @@ namespace samebits::cuda {
 // as long as loading them is the bottleneck: they spread a small weight over all SMs and even out the last wave.
 // Clocks for each byte of K: the tensor cores do 4096 FP8 multiply-adds a clock, and an SM takes in about 48 bytes.
 // What a cluster shares is read once for all its blocks, and it is the reading that is short (docs/measured.md).
-RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int sms, int64_t shared_memory) {
+RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_bytes, int64_t slots,
+                           int64_t shared_memory) {
   constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
   RingGeometry g{};
   g.tiles_y = static_cast<int>(ceil_div(m, s.cols));
@@ -18,8 +19,6 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   // Chunks that are loaded together follow each other in whole swizzle atoms of 8 rows.
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
   g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
-  // A cluster lies within a GPC of 16 or 18 SMs: of 132 SMs, 32 hold four blocks each, not 33.
-  const int64_t slots = std::max(1, sms / s.cluster - (s.cluster > 2));
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     if (s.block_scales && kScaleBlock % rows) continue;
@@ -36,8 +35,10 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   }
   g.slots = static_cast<int>(slots);
   g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
-  const double along = std::sqrt(static_cast<double>(slots) * s.cols / (g.rows * s.blocks * s.cluster));
-  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, std::max(1, g.tiles_x));
+  // What runs at once should read little in all, and it is faster for clusters to share a weight than tokens, which
+  // are shared within each cluster already: twice the tokens of a square.
+  const double along = std::sqrt(2.0 * static_cast<double>(slots) * g.rows * s.blocks * s.cluster / s.cols);
+  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, g.tiles_y);
   g.x_bytes = s.chunks / s.ratio * s.blocks * g.rows * kChunkBytes;
   g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.

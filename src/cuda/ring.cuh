@@ -71,15 +71,22 @@ struct Ring : Row {
   static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
   static constexpr int kRatio = sizeof(A) / sizeof(B);
   static constexpr bool kWidens = kRatio > 1;
-  static_assert(!kWidens || (kChunks == 2 * kRatio && !kTurns), "two buffers of widened weights take turns");
+  static_assert(!kWidens || (kChunks == 2 * kRatio && !kTurns),
+                "a stage is given back in the second chunk of the next");
   static constexpr int kWeightChunks = kChunks / kRatio;
+  static constexpr int kTogether = 4;  // steps of widened weights that are multiplied together
   using Atom = typename RingAtom<A, B, kCols>::Type;
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
   static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 64 : 32);
-  static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32,
-                       kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
+  // The warp that copies scales needs more than the one that loads.
+  static constexpr int kProducerRegisters = kWarpgroups != 2 ? 32
+                                            : kBlockScaled   ? 40
+                                                             : 24,
+                       kConsumerRegisters = kWarpgroups != 2 ? 160
+                                            : kBlockScaled   ? 232
+                                                             : 240;
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
   using Epilogue = RingEpilogue<kCols, Row::kOut, kBlockScaled>;
@@ -155,20 +162,7 @@ struct Ring : Row {
       cute::warpgroup_commit_batch();
       fence(d);
     };
-    Widened<A> widened[kWidens ? 2 : 1][kBlocks];
-    // One chunk of weights, already in registers, against the kRatio chunks of tokens that lie from `y` on.
-    const auto issue_widened = [&](float(&d)[kBlocks][kAcc], const Widened<A>(&x)[kBlocks], uint32_t y, bool first) {
-      fence(d);
-      cute::warpgroup_arrive();
-#pragma unroll
-      for (int kk = 0; kk < Widened<A>::kSteps; ++kk)
-#pragma unroll
-        for (int b = 0; b < kBlocks; ++b)
-          if constexpr (kWidens)
-            x[b].template multiply<Atom>(d[b], kk, descriptor(y + kk / 4 * y_chunk16 + kk % 4 * 2), kk > 0 || !first);
-      cute::warpgroup_commit_batch();
-      fence(d);
-    };
+    Widened<A> widened[kWeightChunks][kBlocks];
     // Adds a finished chain, that of chunk c of a step, to the totals. Gives its stage back if `last`.
     const auto finish = [&](float(&d)[kBlocks][kAcc], int stage, int step, int c, bool last) {
       if (!kBlockScaled && last) release(stage);
@@ -241,16 +235,37 @@ struct Ring : Row {
         for (int step = 0; step < p.steps; ++step) {
           acquire(at.stage, at.phase);
           if constexpr (kWidens) {
-            const uint8_t* const stage = ring + at.stage * (p.g.x_bytes + p.g.y_bytes);
+            const uint32_t y = ring16 + at.stage * stage16 + x16;
+            const uint8_t* const x = ring + at.stage * (p.g.x_bytes + p.g.y_bytes);
+#pragma unroll
+            for (int c = 0; c < kWeightChunks; ++c)
+#pragma unroll
+              for (int b = 0; b < kBlocks; ++b)
+                widened[c][b].load(x + (c * kShape.blocks + share * kBlocks + b) * p.g.rows * kChunkBytes);
 #pragma unroll
             for (int c = 0; c < kWeightChunks; ++c) {
-              cute::warpgroup_wait<1>();  // the buffer's last multiplications are done
-              if (c == 1 && previous >= 0) release(previous);
-              const uint8_t* const block = stage + (c * kShape.blocks + share * kBlocks) * p.g.rows * kChunkBytes;
+              // Note: ptxas runs wgmma one by one if registers of several uncommitted ones are written between them, so
+              // a few steps of 16 are a group of their own.
 #pragma unroll
-              for (int b = 0; b < kBlocks; ++b) widened[c][b].load(block + b * p.g.rows * kChunkBytes, p.g.rows);
-              const uint32_t y = ring16 + at.stage * stage16 + x16 + c * kRatio * y_chunk16;
-              issue_widened(acc[0], widened[c], y, step == 0 && c == 0);
+              for (int group = 0; group < Widened<A>::kSteps; group += kTogether) {
+                cute::warpgroup_wait<Widened<A>::kSteps / kTogether - 1>();
+                if (group == 0 && c == 1 && previous >= 0) release(previous);
+#pragma unroll
+                for (int kk = group; kk < group + kTogether; ++kk)
+#pragma unroll
+                  for (int b = 0; b < kBlocks; ++b) widened[c][b].widen(kk);
+                fence(acc[0]);
+                cute::warpgroup_arrive();
+#pragma unroll
+                for (int kk = group; kk < group + kTogether; ++kk)
+#pragma unroll
+                  for (int b = 0; b < kBlocks; ++b)
+                    widened[c][b].template multiply<Atom>(
+                        acc[0][b], kk, descriptor(y + (c * kRatio + kk / 4) * y_chunk16 + kk % 4 * 2),
+                        kk > 0 || c > 0 || step > 0);
+                cute::warpgroup_commit_batch();
+                fence(acc[0]);
+              }
             }
           } else {
 #pragma unroll
@@ -342,7 +357,9 @@ template <class Row, class A, class B>
 void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   RingParams p{};
   const int64_t k_bytes = q.k() * static_cast<int64_t>(sizeof(A));
-  p.g = ring_geometry(kShape, q.m(), q.n(), k_bytes, launch.device->sms, launch.device->shared_memory);
+  allow_all_shared_memory(&ring_kernel<Ring>, kStaticBytes, *launch.device);
+  const int slots = clusters_at_once<kCluster>(&ring_kernel<Ring>, kThreads, kStaticBytes, *launch.device);
+  p.g = ring_geometry(kShape, q.m(), q.n(), k_bytes, slots, launch.device->shared_memory);
   p.x = tensor_map("b", q.b, kChunkBytes, kWeightChunks, p.g.rows * kShape.blocks);
   p.y = tensor_map("a", q.a, kChunkBytes, kChunks, p.g.box_cols);
   p.whole_x = whole_chunks(q.b, kChunkBytes);
@@ -370,7 +387,6 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
     throw Error(ErrorCode::kUnsupported, "m=" + std::to_string(q.m()) + " n=" + std::to_string(q.n()) + ": " +
                                              std::to_string(tiles) + " output tiles are more than this row counts");
   const Grid grid{static_cast<unsigned>(p.g.clusters * kCluster), kThreads, kCluster, p.g.shared_memory};
-  allow_all_shared_memory(&ring_kernel<Ring>, kStaticBytes, *launch.device);
   launch_kernel("ring_kernel", &ring_kernel<Ring>, grid, launch, p);
 }
 

@@ -1,5 +1,6 @@
 // How a Ring kernel (ring.cuh) cuts a problem: pure arithmetic, readable and testable without nvcc.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 namespace samebits::cuda {
@@ -37,15 +38,22 @@ struct RingGeometry {
   int box_cols;  ///< token rows in one TMA box (each block of a cluster loads one)
   int stages;
   int tiles_x, tiles_y;  ///< tiles along the weight (in clusters) and along the tokens
-  int group;             ///< clusters along the weight that run before the next token tile: keeps both in L2
+  int group;             ///< token tiles that run before the next cluster along the weight
   int slots;             ///< clusters that run at once
   int clusters;          ///< clusters launched
   int x_bytes, y_bytes;  ///< shared memory of one stage
   int shared_memory;     ///< dynamic shared memory of a thread block
 };
 
-/// The geometry of one launch. Pure. `k_bytes`: bytes of K in a token row.
-RingGeometry ring_geometry(const RingShape& shape, int64_t m, int64_t n, int64_t k_bytes, int sms,
+/// Clusters of `cluster` blocks that run at once, a block on each of `sms`: an estimate, for who cannot ask the driver.
+/// A cluster lies within a GPC, whose SMs are always a multiple of two, but not of four: one H100's 132 hold 30,
+/// not 33.
+constexpr int64_t cluster_slots(int sms, int cluster) {
+  return std::max(1, cluster > 2 ? sms / cluster * 10 / 11 : sms / cluster);
+}
+
+/// The geometry of one launch. Pure. `k_bytes`: bytes of K in a token row. `slots`: clusters that run at once.
+RingGeometry ring_geometry(const RingShape& shape, int64_t m, int64_t n, int64_t k_bytes, int64_t slots,
                            int64_t shared_memory);
 
 }  // namespace samebits::cuda

@@ -51,7 +51,7 @@ struct RingEpilogue {
     float scale[2], bias[2];
   };
   static __device__ Channels load_channels(const RingParams& p, int x) {
-    Channels c{};
+    Channels c{{0.0f, 0.0f}, {-0.0f, -0.0f}};  // adding -0 changes nothing, not even a zero's sign
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int channel = x + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4 + 8 * i;
@@ -67,14 +67,6 @@ struct RingEpilogue {
     const auto bits = static_cast<const uint16_t*>(p.bias)[channel];
     return p.fp16 ? __half2float(__ushort_as_half(bits)) : __bfloat162float(__ushort_as_bfloat16(bits));
   }
-  static __device__ uint32_t pack(const RingParams& p, float low, float high) {
-    if (p.fp16) {
-      const __half2 h = __floats2half2_rn(low, high);
-      return reinterpret_cast<const uint32_t&>(h);
-    }
-    const __nv_bfloat162 h = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(h);
-  }
 
   /// t = scale_a * acc; out = cast(scale_b * t) or cast(fma(scale_b, t, bias)), scaled inside cast(acc) or
   /// cast(acc + bias), for channels x ... x + 63, tokens from y.
@@ -83,9 +75,8 @@ struct RingEpilogue {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
     const float* scales = scales_of(staging);
     const auto finish = [&](int i, float scale_a, float value) {
-      if constexpr (kScaledInside) return p.bias ? __fadd_rn(value, channels.bias[i]) : value;
-      const float t = __fmul_rn(scale_a, value);
-      return p.bias ? __fmaf_rn(channels.scale[i], t, channels.bias[i]) : __fmul_rn(channels.scale[i], t);
+      if constexpr (kScaledInside) return __fadd_rn(value, channels.bias[i]);
+      return __fmaf_rn(channels.scale[i], __fmul_rn(scale_a, value), channels.bias[i]);
     };
     if constexpr (kOut == OutKind::kFloat) {  // eight lanes write the 32 bytes of a sector
       cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);
@@ -99,40 +90,69 @@ struct RingEpilogue {
       cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // before the next tile's scales
       return;
     }
-    const int chunk = warp * 2 + lane / 8 % 2;  // which 8 channels this lane's address is for
+    // Which 8 channels this lane's address is for: of the 8x8 blocks that stmatrix writes, then of the copy to memory.
+    const int chunk = warp * 2 + lane / 8 % 2, c = thread % 8;
+    const bool copies = c * 8 < p.g.rows && x + c * 8 < p.n;
 #pragma unroll
     for (int pass = 0; pass < kCols / kPass; ++pass) {
-      if (y + pass * kPass >= p.m) break;
+      const int first = y + pass * kPass;
+      if (first >= p.m) break;
       cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // scales are there, the staging is free
+      // Note: all loads, then all arithmetic, then all stores: taken 16 columns at a time, each waited for the last.
+      float2 scale_a[kPass / 8];
+#pragma unroll
+      for (int j = 0; j < kPass / 8; ++j)
+        if constexpr (!kScaledInside)
+          scale_a[j] = *reinterpret_cast<const float2*>(scales + pass * kPass + j * 8 + lane % 4 * 2);
+      float2 v[kPass / 8][2];  // of channel lane / 4 and the one 8 above, both tokens
+#pragma unroll
+      for (int j = 0; j < kPass / 8; ++j)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float* const acc = d + (pass * kPass + j * 8) / 2 + 2 * i;
+          v[j][i] = {finish(i, scale_a[j].x, acc[0]), finish(i, scale_a[j].y, acc[1])};
+        }
+      uint32_t r[kPass / 8 + 1][2] = {};
+      const auto pack = [&](auto convert) {
+#pragma unroll
+        for (int j = 0; j < kPass / 8; ++j)
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            const auto pair = convert(v[j][i]);
+            static_assert(sizeof pair == sizeof r[j][i]);
+            r[j][i] = reinterpret_cast<const uint32_t&>(pair);
+          }
+      };
+      if (p.fp16)
+        pack([](float2 f) { return __float22half2_rn(f); });
+      else
+        pack([](float2 f) { return __float22bfloat162_rn(f); });
 #pragma unroll
       for (int j = 0; j < kPass / 8; j += 2) {
-        uint32_t r[4] = {};
-#pragma unroll
-        for (int h = 0; h < 2 && j + h < kPass / 8; ++h) {
-          const int column = pass * kPass + (j + h) * 8;
-          float2 scale_a{};
-          if constexpr (!kScaledInside) scale_a = *reinterpret_cast<const float2*>(scales + column + lane % 4 * 2);
-          const float* v = d + column / 2;
-          r[2 * h] = pack(p, finish(0, scale_a.x, v[0]), finish(0, scale_a.y, v[1]));
-          r[2 * h + 1] = pack(p, finish(1, scale_a.x, v[2]), finish(1, scale_a.y, v[3]));
-        }
         const int token = j * 8 + lane / 16 * 8 + lane % 8;
         auto* to = reinterpret_cast<cute::uint128_t*>(staging + (token % kPass) * kRowBytes + (chunk ^ token % 8) * 16);
         if constexpr (kPass % 16 == 0)
-          cute::SM90_U16x8_STSM_T::copy(r[0], r[1], r[2], r[3], *to);
+          cute::SM90_U16x8_STSM_T::copy(r[j][0], r[j][1], r[j + 1][0], r[j + 1][1], *to);
         else
-          cute::SM90_U16x4_STSM_T::copy(r[0], r[1], *to);  // addresses of lanes 0 to 15
+          cute::SM90_U16x4_STSM_T::copy(r[j][0], r[j][1], *to);  // addresses of lanes 0 to 15
       }
       cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);
-      for (int i = thread; i < kPass * 8; i += 128) {
-        const int token = i / 8, c = i % 8, row = y + pass * kPass + token, col = x + c * 8;
-        if (c * 8 >= p.g.rows || row >= p.m || col >= p.n) continue;
-        const uint4 v = *reinterpret_cast<const uint4*>(staging + token * kRowBytes + (c ^ token % 8) * 16);
-        auto* to = reinterpret_cast<uint4*>(static_cast<uint16_t*>(p.out) + row * p.out_stride + col);
+      constexpr int kCopies = (kPass + 15) / 16;
+      uint4 row[kCopies];
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        const int token = (thread / 8 + 16 * i) % kPass;
+        row[i] = *reinterpret_cast<const uint4*>(staging + token * kRowBytes + (c ^ token % 8) * 16);
+      }
+      auto* to = static_cast<uint16_t*>(p.out) + (first + thread / 8) * p.out_stride + x + c * 8;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i, to += 16 * p.out_stride) {
+        const int token = thread / 8 + 16 * i;
+        if (!copies || (kPass % 16 && token >= kPass) || first + token >= p.m) continue;
         if (p.stream_out)
-          __stcs(to, v);
+          __stcs(reinterpret_cast<uint4*>(to), row[i]);
         else
-          *to = v;
+          *reinterpret_cast<uint4*>(to) = row[i];
       }
     }
   }

@@ -19,41 +19,39 @@ struct RingScales {
   using Full = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
 
-  // Zero where there is no such token, channel or block of K.
-  static __device__ void copy(float* to, const float* from, bool exists) {
+  static __device__ void copy(float* to, const float* from, bool exists) {  // zero if there is nothing to copy
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(cute::cast_smem_ptr_to_uint(to)), "l"(from),
                  "r"(exists ? 4 : 0)
                  : "memory");
   }
 
-  /// The whole life of the warp that copies.
+  /// The whole life of the warp that copies. What no output of this tile needs keeps any value.
+  /// Note: addresses only move on from step to step: computed anew, they were slower than the multiplications.
   static __device__ void produce(const RingParams& p, float* stages, Full* full, Empty* empty) {
     const RingScaleParams& s = p.scales;
     const int lane = threadIdx.x % 32;
+    const int64_t next = 32 * s.y_row_stride;
     cutlass::arch::wait_on_dependent_grids();
     RingPosition at{0, 1};  // a fresh barrier counts as released
-    for (auto place = Walk::begin(p); !Walk::ended(p, place); Walk::advance(p, place), at.advance(p.g.stages)) {
-      empty[at.stage].wait(at.phase);
-      float* const stage = stages + at.stage * kStageFloats;
+    for (auto place = Walk::begin(p); !Walk::ended(p, place); Walk::next(p, place, 1)) {
+      const int tokens = min(kCols, p.m - place.y) - lane, channel = (place.x + lane) * p.g.rows;
+      const bool weight = lane < kBlocks && channel < p.n;
+      const float* y = p.scale_y + (place.y + lane) * s.y_row_stride;
+      const float* x = p.scale_x + channel / kScaleBlock * s.x_row_stride;
+      for (int step = 0; step < p.steps; ++step, at.advance(p.g.stages)) {
+        float* to = stages + at.stage * kStageFloats + lane;
+        empty[at.stage].wait(at.phase);
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        const int block = place.step * kChunks + c;
+        for (int c = 0; c < kChunks; ++c, to += kChunkFloats, x += s.x_col_stride, y += s.y_col_stride) {
+          const bool exists = kChunks == 1 || step * kChunks + c < s.blocks;
+          const float* from = exists ? y : p.scale_y;
 #pragma unroll
-        for (int i = 0; i < (kCols + 31) / 32; ++i) {
-          const int column = lane + 32 * i, token = place.y + column;
-          const bool exists = token < p.m && block < s.blocks;
-          if (kCols % 32 == 0 || column < kCols)
-            copy(stage + c * kChunkFloats + column,
-                 p.scale_y + (exists ? token * s.y_row_stride + block * s.y_col_stride : 0), exists);
+          for (int i = 0; i < (kCols + 31) / 32; ++i, from += exists ? next : 0)
+            if (32 * i < tokens) copy(to + 32 * i, from, exists);
+          if (weight) copy(to + kCols, exists ? x : p.scale_x, exists);
         }
-        if (lane < kBlocks) {
-          const int channel = (place.x + lane) * p.g.rows;
-          const bool exists = channel < p.n && block < s.blocks;
-          copy(stage + c * kChunkFloats + kCols + lane,
-               p.scale_x + (exists ? channel / kScaleBlock * s.x_row_stride + block * s.x_col_stride : 0), exists);
-        }
+        cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&full[at.stage]));
       }
-      cutlass::arch::cpasync_barrier_arrive_noinc(reinterpret_cast<uint64_t*>(&full[at.stage]));
     }
     asm volatile("cp.async.wait_all;" ::: "memory");  // nothing may arrive for a warp that has ended
   }

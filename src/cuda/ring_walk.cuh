@@ -39,11 +39,10 @@ struct RingWalk {
       at.y = 0;
       return;
     }
-    const int per_group = p.g.group * p.g.tiles_y, group = at.tile / per_group, rest = at.tile - group * per_group;
-    const int first = group * p.g.group, width = min(p.g.group, p.g.tiles_x - first);
-    const int x = first + rest % width;
+    const int per_group = p.g.group * p.g.tiles_x, group = at.tile / per_group, rest = at.tile - group * per_group;
+    const int first = group * p.g.group, height = min(p.g.group, p.g.tiles_y - first), x = rest / height;
     at.x = (x * kCluster + rank()) * kBlocks;
-    at.y = rest / width * kCols;
+    at.y = (first + rest - x * height) * kCols;
   }
   static __device__ Place begin(const RingParams& p) {
     Place at{static_cast<int>(blockIdx.x) / kCluster, 0, 0, 0};

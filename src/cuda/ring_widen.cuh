@@ -26,10 +26,12 @@ struct RingAtom {
   using Type = decltype(type());
 };
 
-/// What one thread holds of 64 weight rows x 128 elements of K, as wgmma's m64k16 fragments of A (bf16 or fp16).
+/// What one thread holds of 64 weight rows x 128 elements of K: the codes, and as wgmma's m64k16 fragments of A (bf16
+/// or fp16).
 template <class A>
 struct Widened {
   static constexpr int kSteps = 8;  // of 16 elements
+  uint16_t codes[kSteps][4];
   uint32_t fragment[kSteps][4];
 
   /// Two e4m3 codes -> two elements of A, exactly: e4m3 is a subset of both.
@@ -45,24 +47,23 @@ struct Widened {
     }
   }
 
-  /// From rows of 128 bytes that lie with the 128-byte swizzle: 16 bytes, one step of K, stay together.
+  /// From rows of 128 bytes that lie with the 128-byte swizzle: the 16 bytes of a step stay together.
   /// PTX ISA, "Register Fragments" of wgmma.m64nNk16: thread 4g + t of a warp holds columns 2t, 2t+1, 2t+8, 2t+9 of
-  /// rows g and g + 8 of the warp's 16.
-  /// Only `rows` of the 64 were loaded: a warp without any of them has nothing to widen.
-  __device__ void load(const uint8_t* block, int rows) {
+  /// rows g and g + 8 of the warp's 16. Rows past those that were loaded hold anything: their outputs are not stored.
+  __device__ void load(const uint8_t* block) {
     const int thread = threadIdx.x % 128, g = thread % 32 / 4, t = thread % 4;
-    if (thread / 32 * 16 >= rows) {
-      for (auto& step : fragment)
-        for (uint32_t& pair : step) pair = 0;
-      return;
-    }
     const uint8_t* const row = block + (thread / 32 * 16 + g) * 128 + 2 * t;
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const uint8_t* const at = row + (step ^ g) * 16;
+    for (int step = 0; step < kSteps; ++step)
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        fragment[step][i] = widen(*reinterpret_cast<const uint16_t*>(at + i % 2 * 8 * 128 + i / 2 * 8));
+        codes[step][i] = *reinterpret_cast<const uint16_t*>(row + (step ^ g) * 16 + i % 2 * 8 * 128 + i / 2 * 8);
+  }
+  __device__ void widen(int step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      fragment[step][i] = widen(codes[step][i]);
+      cute::warpgroup_fence_operand(fragment[step][i]);
     }
   }
 
