@@ -75,7 +75,7 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
     ASSERT_EQ(g.x_bytes % 1024, 0);
     ASSERT_EQ(g.y_bytes % 1024, 0);
     ASSERT_LE(g.clusters, g.slots);
-    ASSERT_TRUE(g.group >= 1 && g.group <= g.tiles_y) << g.group;
+    ASSERT_TRUE(g.group >= 1 && g.group <= (g.tokens_first ? g.tiles_y : g.tiles_x)) << g.group;
   }
 }
 

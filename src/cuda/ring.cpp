@@ -35,10 +35,14 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   }
   g.slots = static_cast<int>(slots);
   g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
-  // What runs at once should read little in all, and it is faster for clusters to share a weight than tokens, which
-  // are shared within each cluster already: twice the tokens of a square.
-  const double along = std::sqrt(2.0 * static_cast<double>(slots) * g.rows * s.blocks * s.cluster / s.cols);
-  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, g.tiles_y);
+  // Tiles that run at once should lie in a square, so that they read little in all. Neighbours share a weight and take
+  // other tokens, twice as many as a square has: what a cluster shares already may be read more often. Without clusters
+  // that is slower where the tokens do not fit one group.
+  constexpr int kOneGroup = 16;
+  g.tokens_first = s.cluster > 1 || g.tiles_y <= kOneGroup;
+  const double aspect = static_cast<double>(g.rows * s.blocks * s.cluster) / s.cols;
+  const double along = std::sqrt(static_cast<double>(slots) * (g.tokens_first ? 2 * aspect : 1 / aspect));
+  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, std::max(1, g.tokens_first ? g.tiles_y : g.tiles_x));
   g.x_bytes = s.chunks / s.ratio * s.blocks * g.rows * kChunkBytes;
   g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
@@ -52,6 +56,10 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.stages = static_cast<int>(std::clamp<int64_t>(budget / stage, 2, kMaxStages));
   g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
   g.shared_memory = fixed - kStaticBytes + g.stages * stage;
+  // Where several token tiles read a weight, fetching it ahead only adds to what L2 must give. L2 keeps the next weight
+  // beside what this kernel uses, as long as it is no more than half of it.
+  constexpr int64_t kPrefetchBytes = 16 << 20;
+  if (g.tiles_y == 1) g.prefetch = static_cast<int>(kPrefetchBytes / (int64_t{g.clusters} * s.cluster * g.x_bytes));
   return g;
 }
 

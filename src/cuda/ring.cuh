@@ -97,7 +97,6 @@ struct Ring : Row {
   static constexpr RingShape kShape{
       kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio, kBlockScaled};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
-  static constexpr int64_t kPrefetchBytes = 16 << 20;
   /// Two stages of whole blocks: what the row cannot do without.
   static constexpr int64_t kShared = 1024 + kStaticBytes + kStagingBytes +
                                      2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
@@ -372,8 +371,6 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   p.m = static_cast<int>(q.m());
   p.n = static_cast<int>(q.n());
   p.steps = static_cast<int>(ceil_div(k_bytes, kChunks * kChunkBytes));
-  // Note: L2 keeps the next weight beside what this kernel uses, as long as it is no more than half of it.
-  p.prefetch = static_cast<int>(kPrefetchBytes / (static_cast<int64_t>(p.g.clusters) * kCluster * p.g.x_bytes));
   p.scales = {q.scale_b.row_stride, q.scale_b.col_stride, q.scale_a.row_stride, q.scale_a.col_stride,
               static_cast<int>(ceil_div(q.k(), kScaleBlock))};
   p.per_channel = !q.scale_b.is_per_tensor();

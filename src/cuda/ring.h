@@ -38,7 +38,9 @@ struct RingGeometry {
   int box_cols;  ///< token rows in one TMA box (each block of a cluster loads one)
   int stages;
   int tiles_x, tiles_y;  ///< tiles along the weight (in clusters) and along the tokens
-  int group;             ///< token tiles that run before the next cluster along the weight
+  bool tokens_first;     ///< clusters that run side by side take other tokens of one weight tile, not the reverse
+  int group;             ///< how many of them, before the other operand moves on
+  int prefetch;          ///< stages of weights that Overlap::kWeight fetches beyond the ring, into L2
   int slots;             ///< clusters that run at once
   int clusters;          ///< clusters launched
   int x_bytes, y_bytes;  ///< shared memory of one stage

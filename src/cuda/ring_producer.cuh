@@ -56,7 +56,8 @@ struct RingProducer {
     if (p.early_weight) {
       Place ahead = at;
       for (; filled < p.g.stages && !Walk::ended(p, ahead); ++filled, Walk::advance(p, ahead)) load_x(ahead, filled);
-      for (int i = 0; i < p.prefetch && !Walk::ended(p, ahead); ++i, Walk::advance(p, ahead))  // the rest as far as L2
+      for (int i = 0; i < p.g.prefetch && !Walk::ended(p, ahead);
+           ++i, Walk::advance(p, ahead))  // the rest as far as L2
         for (int c = 0; c < kWeightChunks; c += each_x) {
           const int k = ahead.step * kWeightChunks + c;
           cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole_x ? 0 : k * kChunkBytes, ahead.x * p.g.rows,

@@ -19,7 +19,7 @@ struct RingParams {
   const void* bias;
   void* out;
   int64_t out_stride;
-  int m, n, steps, prefetch;
+  int m, n, steps;
   bool per_channel, per_token, fp16, early_weight, whole_x, whole_y, stream_out;
   RingGeometry g;
   RingScaleParams scales;  // of an Order with block scales
@@ -39,10 +39,13 @@ struct RingWalk {
       at.y = 0;
       return;
     }
-    const int per_group = p.g.group * p.g.tiles_x, group = at.tile / per_group, rest = at.tile - group * per_group;
-    const int first = group * p.g.group, height = min(p.g.group, p.g.tiles_y - first), x = rest / height;
-    at.x = (x * kCluster + rank()) * kBlocks;
-    at.y = (first + rest - x * height) * kCols;
+    const int fast_tiles = p.g.tokens_first ? p.g.tiles_y : p.g.tiles_x;
+    const int slow_tiles = p.g.tokens_first ? p.g.tiles_x : p.g.tiles_y;
+    const int per_group = p.g.group * slow_tiles, group = at.tile / per_group, rest = at.tile - group * per_group;
+    const int first = group * p.g.group, width = min(p.g.group, fast_tiles - first);
+    const int slow = rest / width, fast = first + rest - slow * width;
+    at.x = ((p.g.tokens_first ? slow : fast) * kCluster + rank()) * kBlocks;
+    at.y = (p.g.tokens_first ? fast : slow) * kCols;
   }
   static __device__ Place begin(const RingParams& p) {
     Place at{static_cast<int>(blockIdx.x) / kCluster, 0, 0, 0};
