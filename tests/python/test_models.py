@@ -142,6 +142,39 @@ def test_save_and_load_again(device, folders, minilm, tmp_path):
     assert same_bits(embed(again, batch), embed(model, batch))
 
 
+ORDERS_OF_IMPORT = [
+    "import samebits\nfrom transformers import AutoModel",
+    "from transformers import AutoModel\nimport samebits",
+    "import transformers.quantizers.auto, samebits\nfrom transformers import AutoModel",
+]
+
+
+def python(code: str, *path: Path) -> str:
+    """What a fresh process prints; ``path`` goes before PYTHONPATH."""
+    paths = os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout.decode().strip()
+
+
+@pytest.mark.parametrize("imports", ORDERS_OF_IMPORT, ids=["before", "after", "after auto"])
+def test_a_fresh_process_that_only_imports_samebits_loads_what_was_saved(imports, folders, tmp_path):
+    load(folders["compressed-tensors"], "cpu").save_pretrained(tmp_path)
+    model = f"AutoModel.from_pretrained({str(tmp_path)!r})"
+    count = f"sum(type(m) is samebits.Fp8Linear and m.route is not None for m in {model}.modules())"
+    assert python(f"{imports}\nprint({count})") == "36"
+
+
+def test_importing_samebits_imports_no_transformers_and_stays_out_of_an_old_one(tmp_path):
+    assert python("import samebits, sys; print('transformers' in sys.modules)") == "False"
+    old = tmp_path / "transformers"
+    (old / "quantizers").mkdir(parents=True)
+    (old / "__init__.py").write_text("__version__ = '4.57.1'")
+    (old / "quantizers" / "__init__.py").write_text("from . import auto")
+    (old / "quantizers" / "auto.py").write_text("TABLE = 'theirs'")
+    assert python("import samebits, transformers.quantizers as q; print(q.auto.TABLE)", tmp_path) == "theirs"
+
+
 def test_a_folder_with_block_scales(device, minilm, tmp_path):
     """What `samebits quantize --weights block` writes: the layout of DeepSeek-V3 and Qwen3-FP8."""
     path = tmp_path / "blocks"
