@@ -18,7 +18,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils import logging
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from .convert import convert, replace
+from .convert import call_linears, convert, replace
 from .linear import Fp8Linear
 from .weights import normal_scale
 
@@ -142,7 +142,7 @@ class SamebitsQuantizer(HfQuantizer):
         for name, module in list(model.named_modules()):
             key = self._stored_name(name, model, stored)
             if type(module) is nn.Linear and key is not None:
-                replace(model, name, self._empty_layer(module, stored[key], scheme, dtype or torch.bfloat16))
+                replace(model, [name], self._empty_layer(module, stored[key], scheme, dtype or torch.bfloat16))
                 del left[key]
         if left:
             raise ValueError(
@@ -193,6 +193,7 @@ class SamebitsQuantizer(HfQuantizer):
                 module.set_input_scale(module.input_scale)
             module.requires_grad_(False)
             module.prepare()
+        call_linears(model)
         return model
 
     def update_weight_conversions(self, weight_conversions: list[Any], *model: nn.Module) -> list[Any]:
