@@ -73,7 +73,7 @@ def convert(
         ``model``. Weights shared between layers (tied) are not quantized: :func:`explain` lists what was left.
 
     Raises:
-        ValueError: NaN or infinity in a weight, by name; or no layer left to convert.
+        ValueError: NaN or infinity in a weight, or another dtype, by name; or no layer left to convert.
     """
     owners: dict[int, int] = {}
     for module in model.modules():
