@@ -208,7 +208,6 @@ class SamebitsQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self,
         model: nn.Module,
-        dtype: torch.dtype | None = None,
         checkpoint_files: Sequence[str] | None = None,
         **_: Any,
     ) -> nn.Module:
@@ -234,8 +233,7 @@ class SamebitsQuantizer(HfQuantizer):
         for name, module in list(model.named_modules()):
             key = self._stored_name(name, model, stored)
             if type(module) is nn.Linear and key is not None:
-                layer = self._empty_layer(key, module, stored[key], scheme, dtype or torch.bfloat16)
-                replace(model, [name], layer)
+                replace(model, [name], self._empty_layer(key, module, stored[key], scheme))
                 if says_blocks(stored[key], config):
                     self.blocks.add(name)
                 del left[key]
@@ -253,10 +251,8 @@ class SamebitsQuantizer(HfQuantizer):
                 return candidate
         return None
 
-    def _empty_layer(
-        self, name: str, linear: nn.Linear, stored: StoredLayer, scheme: str | None, dtype: torch.dtype
-    ) -> Fp8Linear:
-        """On the meta device, every tensor of the shape that the file has: the loader compares them."""
+    def _empty_layer(self, name: str, linear: nn.Linear, stored: StoredLayer, scheme: str | None) -> Fp8Linear:
+        """In the dtype of ``linear``, on the meta device, tensors shaped as in the file: the loader compares them."""
         scale = stored.tensors.get("weight_scale") or stored.tensors.get("weight_scale_inv")
         if scale is None:
             shape = [linear.out_features, linear.in_features]
@@ -265,8 +261,8 @@ class SamebitsQuantizer(HfQuantizer):
         if scheme == "static" and not static:
             raise ValueError(f"the checkpoint says static activations, but {name} has no input_scale")
         layer = Fp8Linear(
-            linear.in_features, linear.out_features, linear.bias is not None, static_input=static, out_dtype=dtype,
-            order=self.quantization_config.order, device="meta",
+            linear.in_features, linear.out_features, linear.bias is not None, static_input=static,
+            out_dtype=linear.weight.dtype, order=self.quantization_config.order, device="meta",
             weight_only=self.quantization_config.weight_only or scheme == "none",
         )  # fmt: skip
         layer.weight_scale = torch.empty(scale[0], dtype=torch.float32, device="meta")

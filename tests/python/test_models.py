@@ -212,6 +212,14 @@ def test_online_equals_convert(device, minilm):
     assert same_bits(embed(loaded, batch), embed(converted, batch))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_fp8_folders_load_in_the_dtype_that_is_asked_for(device, folders, minilm, dtype):
+    config = SamebitsConfig()
+    model = AutoModel.from_pretrained(folders["vllm-fp8"], quantization_config=config, dtype=dtype).to(device)
+    assert {layer.out_dtype for layer in fp8_layers(model).values()} == {dtype}
+    assert model(**tokens(minilm, SENTENCES[:1], device)).last_hidden_state.dtype == dtype
+
+
 def test_an_old_transformers_is_named(monkeypatch):
     monkeypatch.setattr("transformers.__version__", "4.57.1")
     monkeypatch.delitem(sys.modules, "samebits.huggingface")
