@@ -9,12 +9,14 @@ Ops (CPU and CUDA, same bits): :func:`scaled_mm`, :func:`cutlass_scaled_mm`, :fu
 layers :func:`rms_norm_quantize`, :func:`add_rms_norm_quantize`, :func:`silu_mul_quantize` and the three without a
 quantizer; :func:`load_rules` takes kernels measured on your GPU,
 :func:`load_certificate` the proof that all of them agree. Modules: :class:`Fp8Linear`, :class:`InvariantLinear`,
-:func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5).
+:func:`convert`, :func:`calibrate`, :func:`explain`. Hugging Face: :class:`SamebitsConfig` (needs transformers >= 5);
+importing samebits is enough for ``from_pretrained`` to know folders that it saved.
 """
 
 from typing import Any
 
 from . import fakes as _fakes
+from . import lazy as _lazy
 from .convert import calibrate, convert, explain
 from .fused import (
     add_rms_norm,
@@ -101,3 +103,6 @@ def __getattr__(name: str) -> Any:
 
         return SamebitsConfig
     raise AttributeError(f"module 'samebits' has no attribute {name!r}")
+
+
+_lazy.register()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .invariant import InvariantLinear
-from .linear import Fp8Linear
+from .linear import Fp8Linear, check_weight
 from .ops import HALF_ORDERS
 
 _HALVES = (torch.bfloat16, torch.float16)
@@ -53,6 +53,10 @@ def convert(
 ) -> nn.Module:
     """Replaces every ``nn.Linear`` of a bf16, fp16 or fp32 model by an :class:`Fp8Linear`, in place.
 
+    Every weight is checked before the first layer is replaced, so a model that is refused is as it was. A linear that
+    the model holds under several names stays one layer under all of them, and is left if one of them is.
+    ``nn.TransformerEncoder`` and its layers lose their fast path, which reads the weights of its linears itself.
+
     Args:
         model: on any device; layers stay where they are.
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
@@ -69,47 +73,59 @@ def convert(
         ``model``. Weights shared between layers (tied) are not quantized: :func:`explain` lists what was left.
 
     Raises:
-        ValueError: NaN or infinity in a weight, by name; or no layer left to convert.
+        ValueError: NaN or infinity in a weight, or another dtype, by name; or no layer left to convert.
     """
     owners: dict[int, int] = {}
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter):
             owners[id(weight)] = owners.get(id(weight), 0) + 1
-    chosen = [
-        (name, module)
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and name
-        and not is_ignored(name, ignore)
-        and (heads or not is_head(name))
-        and owners[id(module.weight)] == 1
-    ]
-    rest = []
-    if invariant_rest:
-        taken = {name for name, _ in chosen}
-        rest = [
-            (name, module)
-            for name, module in model.named_modules()
-            if type(module) is nn.Linear and name and name not in taken and module.weight.dtype in _HALVES
-        ]
+    linears: dict[nn.Linear, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module) is nn.Linear and name:
+            linears.setdefault(module, []).append(name)
+    chosen = {
+        module: names
+        for module, names in linears.items()
+        if owners[id(module.weight)] == 1
+        and not any(is_ignored(name, ignore) or (is_head(name) and not heads) for name in names)
+    }
+    rest = {
+        module: names
+        for module, names in linears.items()
+        if invariant_rest and module not in chosen and module.weight.dtype in _HALVES
+    }
     if not chosen and not rest:
         raise ValueError(f"no nn.Linear to convert in {type(model).__name__} with ignore={list(ignore)}, heads={heads}")
-    for name, module in chosen:
+    for module, names in chosen.items():
+        check_weight(module.weight.detach(), f"{names[0]}.weight")
+    for module, names in chosen.items():
         layer = Fp8Linear.from_linear(
             module, scales=scales, order=order, weight_only=weight_only, cache=cache, trainable=trainable,
-            name=f"{name}.weight",
+            name=f"{names[0]}.weight",
         )  # fmt: skip
-        replace(model, name, layer)
-    for name, module in rest:
-        replace(model, name, InvariantLinear.from_linear(module, order=order if order in HALF_ORDERS else None))
+        replace(model, names, layer)
+    for module, names in rest.items():
+        replace(model, names, InvariantLinear.from_linear(module, order=order if order in HALF_ORDERS else None))
+    call_linears(model)
     return model
 
 
-def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Puts ``layer`` where the submodule ``name`` of ``model`` is."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, layer)
+def replace(model: nn.Module, names: Iterable[str], layer: nn.Module) -> None:
+    """Puts ``layer`` where the submodule ``names`` (all its names) of ``model`` is."""
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer)
+
+
+def call_linears(model: nn.Module) -> None:
+    """Takes the fast path of torch's encoders away where a linear was replaced: it reads weights and calls no layer."""
+    for module in model.modules():
+        if any(isinstance(part, (Fp8Linear, InvariantLinear)) for part in module.modules()):
+            if isinstance(module, nn.TransformerEncoderLayer):
+                module.activation_relu_or_gelu = 0  # "neither": a condition of the fast path
+            elif isinstance(module, nn.TransformerEncoder):
+                module.use_nested_tensor = False  # what the fast path of its layers would take
 
 
 def explain(model: nn.Module) -> str:

@@ -58,13 +58,16 @@ class Fp8Linear(nn.Module):
         Args:
             in_features: K. out_features: N. bias: whether there is one.
             scales: "tensor", "channel" or "block", the form of weight_scale.
-            static_input: whether activations have a static scale.
+            static_input: whether activations have a static scale; not with block scales.
             out_dtype: dtype of the output: bfloat16, float16 or float32.
             order: a name of ``samebits.ORDERS``; block scales have an Order of their own, whatever is asked for. One of
                 ``samebits.HALF_ORDERS`` asks for weight_only in that Order; else 16 bits are computed in the device's.
             weight_only: keep the activations in BF16.
             cache: where the activations stay in BF16, keep the weight in 16 bits as well (three times the memory)
                 instead of widening it in every call. Never changes a bit.
+
+        Raises:
+            ValueError: an unknown order or form of scales, or block scales with static activations.
         """
         super().__init__()
         if order not in ops.ORDERS + ops.HALF_ORDERS:
@@ -73,12 +76,15 @@ class Fp8Linear(nn.Module):
         shapes = {"tensor": (1,), "channel": (n,), "block": (-(-n // BLOCK), -(-k // BLOCK))}
         if scales not in shapes:
             raise ValueError(f"scales={scales!r}: it must be one of {', '.join(shapes)}")
+        if static_input and scales == "block":
+            raise ValueError(_no_static_scale(shapes["block"]))
         self.in_features, self.out_features = k, n
         self.out_dtype, self.order, self.cache = out_dtype, order, cache
         self.weight_only = weight_only or order in ops.HALF_ORDERS
         self.route: str | None = None
         self.reason = "not prepared: call prepare() after loading"
         self._widen: torch.dtype | None = None
+        self._prepared = False  # with or without a route: another device may have one
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
         input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
@@ -107,26 +113,25 @@ class Fp8Linear(nn.Module):
         Args:
             linear: the layer; not changed. Its dtype becomes ``out_dtype``.
             scales: "channel", "tensor" or "block" (128 x 128).
-            input_scale: a static activation scale; None: dynamic per token.
+            input_scale: a static activation scale, not with block scales; None: dynamic per token. The routes that
+                keep the activations in 16 bits do not use it.
             cache: see the constructor.
             trainable: keep the weight as the parameter ``master`` (shared, not copied) and train it.
             name: how errors call the weight.
 
         Raises:
-            ValueError: NaN or infinity in the weight, by name and coordinate.
+            ValueError: NaN or infinity in the weight, by name and coordinate, a weight of another dtype, or block
+                scales with an input_scale.
         """
         if scales not in ("channel", "tensor", "block"):
             raise ValueError(f"scales={scales!r}: a weight is quantized per channel, per tensor or per block")
-        if scales == "block" and input_scale is not None:
-            raise ValueError("block scales have dynamic activations in groups of 128, no input_scale")
         n, k = linear.weight.shape
         layer = cls(
             k, n, linear.bias is not None, scales=scales, static_input=input_scale is not None,
             out_dtype=linear.weight.dtype, order=order, weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
         source = linear.weight.detach()
-        if not source.is_meta:
-            _check_finite(source, name)
+        check_weight(source, name)
         layer.weight, layer.weight_scale = weights.quantize(source, scales)
         if trainable:
             layer.master = linear.weight
@@ -147,6 +152,7 @@ class Fp8Linear(nn.Module):
         *,
         widths: Sequence[int] | None = None,
         requantize: bool = False,
+        blocks: bool = False,
         out_dtype: torch.dtype = torch.bfloat16,
         order: str = "hopper-fast",
         weight_only: bool = False,
@@ -157,12 +163,18 @@ class Fp8Linear(nn.Module):
         Args:
             weight: [N, K] float8_e4m3fn; kept, not copied. The layer lives on its device.
             weight_scale: a scalar, [1], [N], [N, 1], blocks, or one value for each part of a fused layer.
-            input_scale: a static activation scale; several (fused parts) count as the largest. None: dynamic.
+            input_scale: a static activation scale, not with block scales; several (fused parts) count as the largest.
+                None: dynamic.
             bias: [N].
             widths: rows of each part of a fused layer, needed where it has several scales. They become a per-channel
                 vector, which is exact.
             requantize: vLLM's bits instead: every part quantized again with the largest scale.
+            blocks: a weight_scale [1, 1] is that of one block, with activations in groups of 128, not of the tensor.
             cache: see the constructor.
+
+        Raises:
+            ValueError: another dtype or shape, a scale that is NaN, infinite or negative, or block scales with an
+                input_scale, with the numbers.
         """
         if weight.dim() != 2 or weight.dtype != torch.float8_e4m3fn:
             raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}; it must be float8_e4m3fn [N, K]")
@@ -178,7 +190,7 @@ class Fp8Linear(nn.Module):
             weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
         layer.weight = weight.contiguous()
-        layer.weight_scale = normal_scale(weight_scale, n, k, widths)
+        layer.weight_scale = normal_scale(weight_scale, n, k, widths, blocks=blocks)
         if bias is not None:
             layer.bias = nn.Parameter(bias.detach().to(weight.device, out_dtype), requires_grad=False)
         if input_scale is not None:
@@ -188,6 +200,7 @@ class Fp8Linear(nn.Module):
     def prepare(self) -> "Fp8Linear":
         """Chooses the route and pads or dequantizes what it needs. Called by the constructors and after every move."""
         self._first = self._second = None
+        self._prepared = not self.weight.is_meta
         if self.weight.is_meta:
             self.route, self.reason = None, "the weight is on the meta device: chosen when it gets memory"
             return self
@@ -254,7 +267,8 @@ class Fp8Linear(nn.Module):
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
         form = {"block": "blocks", "channel": "per channel", "tensor": "per tensor"}[self._form()]
-        if self.route in (routes.FALLBACK, routes.WEIGHT_ONLY):
+        half = self.weight_only or self.route == routes.FALLBACK
+        if half:
             activations = "FP16 activations" if self.out_dtype == torch.float16 else "BF16 activations"
         elif self.weight_scale.dim() == 2:
             activations = "dynamic activations in groups of 128"
@@ -263,6 +277,8 @@ class Fp8Linear(nn.Module):
         parts = [f"weight [{n}, {k}] {form}", activations, f"order {self._order()}", f"output {self.out_dtype}"]
         if self._first is not None and tuple(self._first.shape) != (n, k):
             parts.append(f"padded to {list(self._first.shape)}")
+        if half and self.input_scale is not None:
+            parts.append("input_scale not used")
         if self.master is not None:
             parts.append("trainable: quantized in every forward")
         return f"{self.route or 'no route'}: {self.reason}; {', '.join(parts)}"
@@ -296,17 +312,23 @@ class Fp8Linear(nn.Module):
             )  # fmt: skip
         return out.reshape(*x.shape[:-1], self.out_features)
 
-    def set_input_scale(self, scale: float | Tensor) -> None:
-        """Makes the activations static with this scale (of several, the largest). Must be finite and positive."""
+    def set_input_scale(self, scale: float | Tensor, name: str = "input_scale") -> None:
+        """Makes the activations static with this scale (of several, the largest). ``name``: how errors call it.
+
+        Raises:
+            ValueError: a scale that is not finite and positive, or a layer with block scales.
+        """
+        if self.weight_scale.dim() == 2:
+            raise ValueError(f"{name}: {_no_static_scale(self.weight_scale.shape)}")
         value = torch.as_tensor(scale, dtype=torch.float32).detach().reshape(-1).max().reshape(1)
         if not value.is_meta and not (bool(torch.isfinite(value).all()) and bool((value > 0).all())):
-            raise ValueError(f"input_scale is {value.item()}; it must be finite and positive")
+            raise ValueError(f"{name} is {value.item()}; it must be finite and positive")
         self.input_scale = value.to(self.weight.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Fp8Linear":
         """`.to`, `.cuda`, `.half`, `to_empty`: a change of dtype is for bias, master and output, never for FP8 bits."""
         exact = [t for t in (self.weight, self.weight_scale, self.input_scale) if t is not None]
-        prepared = self.route is not None
+        prepared = self._prepared
         self._first = self._second = None
 
         def keep(t: Tensor) -> Tensor:
@@ -326,7 +348,7 @@ class Fp8Linear(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.weight = self.weight.view(torch.float8_e4m3fn)
-        if self.route is not None:
+        if self._prepared:
             self.prepare()
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -340,20 +362,31 @@ class Fp8Linear(nn.Module):
     ) -> None:  # fmt: skip
         """Takes the scale shapes and names of the checkpoint formats, then prepares the layer.
 
-        Of a trainable layer's state a layer that is not trainable takes the FP8 weight and leaves ``master``.
+        Of a trainable layer's state a layer that is not trainable takes the FP8 weight and leaves ``master``. A weight
+        of another dtype, or static activations with block scales, is an error of ``load_state_dict`` by name.
         """
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and weight.dtype != torch.float8_e4m3fn:
+            error_msgs.append(f"{prefix}weight is {weight.dtype} {list(weight.shape)}; it must be torch.float8_e4m3fn")
+            return
         if self.master is None:
             state_dict.pop(prefix + "master", None)
         inverse = state_dict.pop(prefix + "weight_scale_inv", None)
         if inverse is not None:
             state_dict[prefix + "weight_scale"] = inverse
         scale = state_dict.get(prefix + "weight_scale")
+        static = state_dict.get(prefix + "input_scale")
         if scale is not None:
-            scale = normal_scale(scale, self.out_features, self.in_features, what=prefix + "weight_scale")
+            blocks = inverse is not None or self.weight_scale.dim() == 2
+            scale = normal_scale(
+                scale, self.out_features, self.in_features, what=prefix + "weight_scale", blocks=blocks
+            )  # fmt: skip
+            if scale.dim() == 2 and (static is not None or self.input_scale is not None):
+                error_msgs.append(f"{prefix}input_scale: {_no_static_scale(scale.shape)}")
+                return
             state_dict[prefix + "weight_scale"] = scale
             if scale.shape != self.weight_scale.shape:
                 self.weight_scale = torch.empty_like(scale, device=self.weight_scale.device)
-        static = state_dict.get(prefix + "input_scale")
         if static is not None:
             state_dict[prefix + "input_scale"] = static.to(torch.float32).reshape(-1).max().reshape(1)
             if self.input_scale is None:
@@ -365,7 +398,16 @@ class Fp8Linear(nn.Module):
             self.prepare()
 
 
-def _check_finite(weight: Tensor, name: str) -> None:
+def _no_static_scale(shape: Sequence[int]) -> str:
+    return f"weight_scale {list(shape)}: block scales have dynamic activations in groups of 128, no input_scale"
+
+
+def check_weight(weight: Tensor, name: str) -> None:
+    """Raises ValueError, with the name, where :meth:`Fp8Linear.from_linear` cannot quantize the weight."""
+    if weight.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        raise ValueError(f"{name} is {weight.dtype}; it must be bfloat16, float16 or float32")
+    if weight.is_meta:
+        return
     bad = ~torch.isfinite(weight)
     if bool(bad.any()):
         row, column = bad.nonzero()[0].tolist()

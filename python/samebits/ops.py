@@ -10,10 +10,12 @@ Environment:
         for the GPU is checked by the first call on one.
     SAMEBITS_CERTIFICATE: a certificate of ``samebits prove``, read once at import as by :func:`load_certificate`;
         whether it holds for the GPU is checked by the first call on one.
+    A file that cannot be read or is damaged is an ``ImportError`` of samebits that names the variable.
 """
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -84,10 +86,21 @@ def load_certificate(path: str | os.PathLike | None) -> str:
     return torch.ops.samebits.load_certificate("" if path is None else os.fspath(path), True)
 
 
-if os.environ.get("SAMEBITS_RULES"):
-    _load_rules(os.environ["SAMEBITS_RULES"], check=False)
-if os.environ.get("SAMEBITS_CERTIFICATE"):
-    torch.ops.samebits.load_certificate(os.environ["SAMEBITS_CERTIFICATE"], False)
+def _load_named(variable: str, load: Callable[[str], object]) -> None:
+    """``load`` of the file that an environment variable names.
+
+    Its ImportError carries the name of the package: ``python -m samebits.vllm`` then prints it as one line.
+    """
+    if path := os.environ.get(variable):
+        try:
+            load(path)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise ImportError(f"samebits cannot be used with {variable}: {reason}", name=__package__) from None
+
+
+_load_named("SAMEBITS_RULES", lambda path: _load_rules(path, check=False))
+_load_named("SAMEBITS_CERTIFICATE", lambda path: torch.ops.samebits.load_certificate(path, False))
 
 
 def scaled_mm(

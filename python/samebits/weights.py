@@ -36,12 +36,17 @@ def pad(t: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def is_block_scale(scale: Tensor, n: int, k: int) -> bool:
-    """Whether ``scale`` holds one value for each 128 x 128 block of a [n, k] weight, and is no per-row vector."""
-    return scale.dim() == 2 and tuple(scale.shape) == (-(-n // BLOCK), -(-k // BLOCK)) and scale.numel() != 1
+    """Whether ``scale`` has the shape of one value for each 128 x 128 block of a [n, k] weight."""
+    return scale.dim() == 2 and tuple(scale.shape) == (-(-n // BLOCK), -(-k // BLOCK))
 
 
 def normal_scale(
-    scale: Tensor, n: int, k: int, widths: Sequence[int] | None = None, what: str = "weight_scale"
+    scale: Tensor,
+    n: int,
+    k: int,
+    widths: Sequence[int] | None = None,
+    what: str = "weight_scale",
+    blocks: bool = False,
 ) -> Tensor:
     """One of the three forms that layers keep: float32 [1], [n], or [ceil(n / 128), ceil(k / 128)].
 
@@ -49,6 +54,9 @@ def normal_scale(
         scale: as on disk: a scalar, [1], [n], [n, 1], blocks, or one value for each part of a fused layer.
         widths: rows of each part of a fused layer (QKV, gate-up), in order. Their scales become a per-channel vector,
             which is exact.
+        what: how errors call the scale.
+        blocks: the checkpoint says that the scale is of blocks: a weight of one block, whose scale is [1, 1], looks
+            like one with a scale for all of it, and has other bits.
 
     Raises:
         ValueError: another shape, or a scale that is NaN, infinite or negative (a checkpoint's "not loaded" mark).
@@ -56,6 +64,8 @@ def normal_scale(
     scale = scale.to(torch.float32)
     if not scale.is_meta and not bool((torch.isfinite(scale) & (scale >= 0)).all()):
         raise ValueError(f"{what} holds a value that is NaN, infinite or negative: {scale.flatten()[:4].tolist()} ...")
+    if blocks and is_block_scale(scale, n, k):
+        return scale.contiguous()
     if scale.numel() == 1:
         return scale.reshape(1)
     if scale.numel() == n and (scale.dim() == 1 or tuple(scale.shape) == (n, 1)):

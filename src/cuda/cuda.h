@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "cuda/tile.h"
@@ -12,8 +13,8 @@
 
 namespace samebits::cuda {
 
-/// The devices of this process; empty when there is no GPU or driver.
-std::vector<DeviceInfo> devices();
+/// The devices of this process; empty when there is no GPU or driver, and then `why_none` has what CUDA says of it.
+std::vector<DeviceInfo> devices(std::string& why_none);
 
 /// Makes `ordinal` the current device of this thread.
 void set_device(int ordinal);

@@ -54,14 +54,17 @@ def test_unaligned_shapes_run_padded_with_the_same_bits(device, m, n, k):
     assert same_bits(layer(x.to(device)), samebits.scaled_mm(q, weight.t(), scale_x, scale, bias))
 
 
-@pytest.mark.parametrize("form", ["tensor", "channel", "blocks", "weight-only"])
-@pytest.mark.parametrize("static", [False, True])
+FORMS = [(form, static) for form in ("tensor", "channel", "blocks", "weight-only") for static in (False, True)]
+
+
+@pytest.mark.parametrize(("form", "static"), [form for form in FORMS if form != ("blocks", True)])
 def test_every_route_is_invariant(device, form, static):
     n, k = 96, 300
     scale = {"tensor": torch.rand(1), "blocks": torch.rand(1, 3)}.get(form, torch.rand(n)) + 0.01
     layer = Fp8Linear.from_fp8(
         random_fp8(n, k), scale, 0.02 if static else None, torch.randn(n), weight_only=form == "weight-only"
     ).to(device)
+    assert ("input_scale not used" in layer.explain()) == (static and form == "weight-only")
     wanted = {"blocks": "block-scaled", "weight-only": "weight-only"}.get(form, "direct FP8")
     assert layer.route == wanted and layer.explain().startswith(wanted)
     check_invariant(layer, torch.randn(33, k).bfloat16().to(device), [2, 17, 33])
@@ -98,6 +101,23 @@ def test_block_route_is_the_definition(device, n, k, with_bias):
     out = layer(x.to(device))
     assert same_bits(out, samebits.block_scaled_mm(q, weight.t(), scale, blocks, bias))
     assert same_bits(out, reference_block_mm(q, weight, scale, blocks, bias, torch.bfloat16))
+
+
+@pytest.mark.parametrize(("n", "k"), [(128, 128), (64, 96), (1, 100)])
+def test_a_weight_of_one_block_stays_block_scaled(n, k):
+    """Its scale [1, 1] has the shape of a scale for the tensor, whose bits are others."""
+    weight, scale, x = random_fp8(n, k), torch.tensor([[0.037]]), torch.randn(5, k).bfloat16()
+    q, scale_x = samebits.quantize_per_group(x)
+    expected = samebits.block_scaled_mm(q, weight.t(), scale_x, scale)
+    blocks = Fp8Linear.from_fp8(weight, scale, blocks=True)
+    named = Fp8Linear(k, n, bias=False)
+    named.load_state_dict({"weight": weight, "weight_scale_inv": scale})
+    again = Fp8Linear(k, n, bias=False, scales="block")
+    again.load_state_dict(blocks.state_dict())
+    for layer in (blocks, named, again, pickle.loads(pickle.dumps(blocks))):
+        assert layer.route == "block-scaled" and layer.weight_scale.shape == (1, 1)
+        assert same_bits(layer(x), expected)
+    assert Fp8Linear.from_fp8(weight, scale).route == "direct FP8", "unsaid, it is a scale for the tensor"
 
 
 def test_block_scales_online(device):
@@ -208,6 +228,27 @@ def test_only_a_frozen_weight_is_called_ready(device):
     assert overlaps_in(lambda: frozen(x.requires_grad_())) == ["launch"]
 
 
+def test_a_layer_without_a_kernel_gets_a_route_where_there_is_one(monkeypatch):
+    def none(*_, **__):
+        raise RuntimeError("no kernel on sm_75")
+
+    source, x = linear(), torch.randn(3, 100).bfloat16()
+    expected = Fp8Linear.from_linear(source)(x)
+    with monkeypatch.context() as there:
+        there.setattr(samebits.ops, "kernel", none)
+        layers = [Fp8Linear.from_linear(source) for _ in range(4)]
+        with pytest.raises(RuntimeError, match="cannot run: no kernel on sm_75"):
+            layers[0](x)
+        pickled = pickle.dumps(layers[3])
+    for layer in (layers[0].cpu(), layers[1].to("cpu"), copy.deepcopy(layers[2]), pickle.loads(pickled)):
+        assert layer.route == "direct FP8" and same_bits(layer(x), expected)
+
+
+def test_a_layer_that_was_never_prepared_stays_so():
+    assert Fp8Linear(100, 200).to("cpu").route is None
+    assert Fp8Linear.from_linear(linear()).to("meta").to_empty(device="cpu").route is None
+
+
 def test_copies_keep_the_bits(device):
     layer = Fp8Linear.from_linear(linear(), input_scale=0.02).to(device)
     x = torch.randn(5, 100).bfloat16().to(device)
@@ -267,6 +308,10 @@ BAD = [
     (lambda w: Fp8Linear(64, 32, scales="row"), r"scales='row'"),
     (lambda w: Fp8Linear.from_fp8(w, torch.ones(1), order="hopper-block128"), r"'hopper-block128' is for block scales"),
     (lambda w: Fp8Linear.from_linear(linear(), scales="block", input_scale=0.1), r"block scales have dynamic"),
+    (lambda w: Fp8Linear(300, 200, scales="block", static_input=True), r"\[2, 3\]: block scales have dynamic"),
+    (lambda w: Fp8Linear.from_fp8(w, torch.ones(1, 1), 0.1, blocks=True), r"\[1, 1\]: block scales have dynamic"),
+    (lambda w: Fp8Linear.from_linear(linear(), scales="block").set_input_scale(0.1), r"block scales have dynamic"),
+    (lambda w: Fp8Linear.from_linear(linear().double(), name="up"), r"up is torch.float64; it must be bfloat16"),
 ]
 
 
@@ -275,6 +320,21 @@ def test_bad_input(index):
     call, message = BAD[index]
     with pytest.raises(ValueError, match=message):
         call(random_fp8(32, 64))
+
+
+def test_bad_state_is_named_and_not_taken():
+    model = nn.Sequential(Fp8Linear.from_linear(linear(300, 200)), Fp8Linear.from_linear(linear(200, 100)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = before | {"1.weight": torch.randn(100, 200).bfloat16()}
+    with pytest.raises(RuntimeError, match=r"1.weight is torch.bfloat16 \[100, 200\]; it must be torch.float8_e4m3fn"):
+        model.load_state_dict(state)
+    assert same_bits(model[1].weight, before["1.weight"])
+    state = before | {"0.weight_scale": torch.rand(2, 3), "0.input_scale": torch.tensor(0.1)}
+    with pytest.raises(RuntimeError, match=r"0.input_scale: weight_scale \[2, 3\]: block scales have dynamic"):
+        model.load_state_dict(state)
+    static = Fp8Linear(300, 200, bias=False, static_input=True)
+    with pytest.raises(RuntimeError, match=r"input_scale: weight_scale \[2, 3\]: block scales have dynamic"):
+        static.load_state_dict({"weight": random_fp8(200, 300), "weight_scale_inv": torch.rand(2, 3)}, strict=False)
 
 
 def test_bad_weight_and_bad_shape(device):

@@ -70,6 +70,18 @@ def test_damage_found_at_import_is_an_error(rules):
     rules.write_text(rules.read_text().replace("78", "79"))
     ran = in_a_process("import samebits", rules)
     assert ran.returncode != 0 and "rules.json: damaged" in ran.stderr
+    assert "ImportError: samebits cannot be used with SAMEBITS_RULES: " in ran.stderr
+
+
+@pytest.mark.parametrize("variable", ["SAMEBITS_RULES", "SAMEBITS_CERTIFICATE"])
+def test_the_check_of_vllm_gives_damage_as_its_reason(tmp_path, variable):
+    """`python -m` imports samebits before the check runs: one line all the same, and no traceback."""
+    (tmp_path / "file.json").write_text("{")
+    environment = {**os.environ, variable: str(tmp_path / "file.json")}
+    command = [sys.executable, "-m", "samebits.vllm", "check"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr and ran.stderr.count("\n") == 1
+    assert f"samebits cannot be used with {variable}: " in ran.stderr and "file.json" in ran.stderr
 
 
 def test_the_cpu_computes_whatever_was_loaded(rules):

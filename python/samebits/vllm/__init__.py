@@ -7,10 +7,11 @@ is. ``python -m samebits.vllm check`` says what is in use.
 
 Environment:
     SAMEBITS_VLLM: ``auto`` (the default: with VLLM_BATCH_INVARIANT=1), ``always`` or ``never``.
-    SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: the tokens of vLLM's own batch-invariant
-        kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
+    SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: FP8 linears with the bits of vLLM's own
+        batch-invariant kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
     SAMEBITS_VLLM_LINEAR: who computes unquantized linears and lm_head with VLLM_BATCH_INVARIANT=1: ``samebits`` (the
-        default, on GPUs that have the kernels) or ``vllm``.
+        default, on GPUs that have the kernels: other bits than vLLM's, as invariant) or ``vllm`` (with vLLM's quantizer
+        all tokens are then those of vLLM's own batch-invariant mode).
     SAMEBITS_RULES: a rules file of ``samebits tune``, read when samebits is imported. It chooses kernels, never bits.
 """
 
@@ -89,6 +90,9 @@ def refusal() -> str | None:
 
 def register() -> None:
     """Puts samebits' kernel first in vLLM's list of FP8 linear kernels, if the switches ask for it. Safe to run again.
+
+    FP8 linears keep the bits of vLLM's own batch-invariant kernel. With VLLM_BATCH_INVARIANT=1 unquantized linears and
+    lm_head become samebits' too, with bits of their own: for the tokens of vLLM's own mode set SAMEBITS_VLLM_LINEAR=vllm.
 
     Raises:
         RuntimeError: SAMEBITS_VLLM=always with a version of vLLM that is not one of TESTED. Under
