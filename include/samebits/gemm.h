@@ -54,8 +54,6 @@ std::string describe(const DeviceInfo& device);
 const DeviceInfo& cpu_device();
 /// The CUDA devices of this process; empty without a GPU, a driver or a CUDA build. Read once, order of CUDA.
 const std::vector<DeviceInfo>& cuda_devices();
-/// Why there are none, as CUDA says it; empty where there are some.
-const std::string& why_no_cuda_devices();
 
 /// How much of a GPU call may overlap the end of the previous kernel of its stream (programmatic dependent launch).
 /// Never changes a bit.

@@ -15,21 +15,9 @@ const DeviceInfo& cpu_device() {
   return cpu;
 }
 
-namespace {
-
-struct Found {
-  std::string why_none;
-  std::vector<DeviceInfo> devices = cuda::devices(why_none);
-};
-
-const Found& found() {
-  static const Found found;
-  return found;
+const std::vector<DeviceInfo>& cuda_devices() {
+  static const std::vector<DeviceInfo> devices = cuda::devices();
+  return devices;
 }
-
-}  // namespace
-
-const std::vector<DeviceInfo>& cuda_devices() { return found().devices; }
-const std::string& why_no_cuda_devices() { return found().why_none; }
 
 }  // namespace samebits

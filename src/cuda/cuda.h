@@ -3,7 +3,6 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "cuda/tile.h"
@@ -13,8 +12,8 @@
 
 namespace samebits::cuda {
 
-/// The devices of this process; empty when there is no GPU or driver, and then `why_none` has what CUDA says of it.
-std::vector<DeviceInfo> devices(std::string& why_none);
+/// The devices of this process; empty when there is no GPU or driver.
+std::vector<DeviceInfo> devices();
 
 /// Makes `ordinal` the current device of this thread.
 void set_device(int ordinal);

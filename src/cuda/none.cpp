@@ -5,16 +5,14 @@
 namespace samebits::cuda {
 namespace {
 
-constexpr char kNoCuda[] = "this samebits was built without CUDA kernels; configure with SAMEBITS_ARCHS=native or all";
-
-[[noreturn]] void no_cuda() { throw Error(ErrorCode::kNoDevice, kNoCuda); }
+[[noreturn]] void no_cuda() {
+  throw Error(ErrorCode::kNoDevice,
+              "this samebits was built without CUDA kernels; configure with SAMEBITS_ARCHS=native or all");
+}
 
 }  // namespace
 
-std::vector<DeviceInfo> devices(std::string& why_none) {
-  why_none = kNoCuda;
-  return {};
-}
+std::vector<DeviceInfo> devices() { return {}; }
 void set_device(int) { no_cuda(); }
 void quantize_per_token(ConstView, View, float*, const float*, const Launch&) { no_cuda(); }
 void quantize_static(ConstView, const float*, View, const Launch&) { no_cuda(); }

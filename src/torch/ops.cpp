@@ -77,8 +77,8 @@ const DeviceInfo& cuda_device(int64_t index) {
   const auto& devices = all_devices();
   if (index < 0 || index >= static_cast<int64_t>(devices.size()))
     throw Error(ErrorCode::kNoDevice,
-                fmt::format("cuda:{}: samebits sees {} CUDA devices{}{}", index, devices.size(),
-                            devices.empty() ? ": " : "", devices.empty() ? why_no_cuda_devices() : ""));
+                fmt::format("cuda:{}: samebits sees {} CUDA devices{}", index, devices.size(),
+                            devices.empty() ? " (is this wheel built with CUDA kernels? SAMEBITS_ARCHS)" : ""));
   return devices[static_cast<size_t>(index)];
 }
 

@@ -214,7 +214,7 @@ REFUSALS = [
     (lambda a, b, sa, sb: samebits.dequantize(a, sb), r"scale has shape \[1,32\] \(32 values\).*17"),
     (
         lambda a, b, sa, sb: samebits.kernel("cuda:77", "hopper-fast", 1, 16, 16),
-        r"cuda:77: samebits sees ([1-9]\d* CUDA devices$|0 CUDA devices: (cudaGetDeviceCount: |.* built without))",
+        r"cuda:77: samebits sees \d+ CUDA devices",
     ),
 ]
 

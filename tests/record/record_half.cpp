@@ -96,8 +96,7 @@ void record_round(const std::filesystem::path& path, uint64_t seed, const Device
 
 int main(int argc, char** argv) {
   using namespace samebits;
-  std::string why_none;
-  const std::vector<DeviceInfo> devices = cuda::devices(why_none);
+  const std::vector<DeviceInfo> devices = cuda::devices();
   if (argc < 2 || argc > 3 || devices.empty() || devices[0].arch != 90) {
     fmt::print(stderr, "usage: {} OUT_DIRECTORY [ROUNDS] (on a machine with a Hopper GPU)\n", argv[0]);
     return 2;
