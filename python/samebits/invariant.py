@@ -48,7 +48,7 @@ class InvariantLinear(nn.Linear):
         weight, bias, n, k = self.weight, self.bias, self.out_features, self.in_features
         if x.shape[-1] != k:
             raise RuntimeError(f"input is {list(x.shape)}; the layer takes [..., {k}]")
-        x = x.to(weight.dtype)
+        x = ops.rows_of(x.to(weight.dtype)).reshape(x.shape)
         rows, columns = round_up(n, _ALIGNMENT), round_up(k, _ALIGNMENT)
         if x.is_cuda and (rows, columns) != (n, k):
             weight = functional.pad(weight, (0, columns - k, 0, rows - n))

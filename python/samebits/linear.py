@@ -297,7 +297,7 @@ class Fp8Linear(nn.Module):
         if self.master is not None:
             weight, scale = weights.quantize(self.master.detach(), self._form())
             first, second = routes.operands_of(self.route, weight, scale, self._widen)
-        rows = x.reshape(-1, self.in_features)
+        rows = ops.rows_of(x)
         learns = self.master is not None or (self.bias is not None and self.bias.requires_grad) or rows.requires_grad
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(

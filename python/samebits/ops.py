@@ -139,6 +139,22 @@ def scaled_mm(
     return torch.ops.samebits.scaled_mm(a, b, scale_a, scale_b, bias, out_dtype, order, overlap)
 
 
+def offset(t: Tensor) -> int:
+    """Elements of a view before its first, where eager torch can say so: what is compiled is checked by the op."""
+    return 0 if torch.compiler.is_compiling() else t.storage_offset()
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """[..., K] -> [M, K] as every kernel reads it: a copy, which has the same bits, where K is not contiguous or rows lie
+    off 16 bytes and those of a copy do not. A view of one batch may have strides that its copy for two never has.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    off = any(n * rows.element_size() % 16 for n in (rows.stride(0), offset(rows)))
+    if rows.stride(1) != 1 or (off and rows.shape[1] * rows.element_size() % 16 == 0):
+        rows = rows.clone(memory_format=torch.contiguous_format)
+    return rows
+
+
 def invariant_linear(
     x: Tensor,
     weight: Tensor,

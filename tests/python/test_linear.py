@@ -21,6 +21,7 @@ from helpers import (
     same_bits,
 )
 from samebits import Fp8Linear
+from samebits.ops import rows_of
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -68,6 +69,38 @@ def test_every_route_is_invariant(device, form, static):
     wanted = {"blocks": "block-scaled", "weight-only": "weight-only"}.get(form, "direct FP8")
     assert layer.route == wanted and layer.explain().startswith(wanted)
     check_invariant(layer, torch.randn(33, k).bfloat16().to(device), [2, 17, 33])
+
+
+@pytest.mark.parametrize("form", ["tensor", "blocks", "weight-only", "16 bits"])
+def test_any_view_is_an_input(device, form):
+    """A transposed batch of one is a view whose columns are apart, of two a copy; a shifted row starts off 16 bytes."""
+    n, k = 96, 128
+    if form == "16 bits":
+        layer = samebits.InvariantLinear.from_linear(linear(k, n)).to(device)
+    else:
+        scale = torch.rand((1, 1) if form == "blocks" else 1) + 0.01
+        layer = Fp8Linear.from_fp8(random_fp8(n, k), scale, weight_only=form == "weight-only", blocks=form == "blocks")
+        layer = layer.to(device)
+    x = torch.randn(2, k, 5).bfloat16().to(device).transpose(1, 2)
+    expected = layer(x.contiguous())
+    assert same_bits(layer(x), expected) and same_bits(layer(x[:1]), expected[:1])
+    shifted = torch.empty(2 * 5 * k + 1).bfloat16().to(device)[1:].view(2, 5, k).copy_(x)
+    assert same_bits(layer(shifted), expected)
+
+
+def test_rows_are_copied_only_where_a_kernel_could_not_read_them():
+    x = torch.zeros(9, 64).bfloat16()
+    for view, copied in [
+        (x, False),
+        (x[:, 8:40], False),  # padded rows
+        (x[:, :63].unsqueeze(0), False),  # 16-byte rows of an odd length
+        (x.t(), True),
+        (x[:, 4:36], True),  # 8 bytes off
+        (torch.zeros(9, 65).bfloat16()[:, :64], True),
+        (torch.zeros(9, 65).bfloat16(), False),  # a copy would be as odd
+    ]:
+        same = rows_of(view).data_ptr() == view.data_ptr()
+        assert same == (not copied), (view.shape, view.stride())
 
 
 def test_route_without_a_kernel_falls_back_and_says_so(device, monkeypatch):

@@ -14,6 +14,7 @@ from vllm.logger import init_logger
 
 import samebits
 
+from ..ops import offset, rows_of
 from . import why_no_kernel
 
 ORDER = samebits.HALF_ORDERS[0]
@@ -23,11 +24,6 @@ USERS = ("vllm.model_executor.layers.linear", "vllm.model_executor.layers.vocab_
 
 logger = init_logger("vllm.samebits")
 _theirs = getattr(batch_invariant, NAME)
-
-
-def _offset(t: Tensor) -> int:
-    """Elements of a view before its first, where eager torch can say so: what is compiled is checked by the op."""
-    return 0 if torch.compiler.is_compiling() else t.storage_offset()
 
 
 def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -40,7 +36,7 @@ def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[1] % 8 == 0
         and weight.stride(1) == 1
         and weight.stride(0) % 8 == 0
-        and _offset(weight) % 8 == 0  # 16 bytes: allocators align a storage
+        and offset(weight) % 8 == 0  # 16 bytes: allocators align a storage
         and (bias is None or (bias.dtype == weight.dtype and bias.dim() == 1 and bias.stride(0) == 1))
     )
 
@@ -49,10 +45,7 @@ def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = 
     """vLLM's function of this name: ``input @ weight.t() + bias``, here with the bias fused and one rounding."""
     if not covers(input, weight, bias):
         return _theirs(input, weight, bias)
-    rows = input.reshape(-1, input.shape[-1])
-    if rows.stride(1) != 1 or rows.stride(0) % 8 or _offset(rows) % 8:  # a copy has the same bits
-        rows = rows.clone(memory_format=torch.contiguous_format)
-    out = samebits.invariant_linear(rows, weight, bias, order=ORDER, overlap="none")
+    out = samebits.invariant_linear(rows_of(input), weight, bias, order=ORDER, overlap="none")
     return out.reshape(*input.shape[:-1], weight.shape[0])
 
 
