@@ -28,6 +28,16 @@ elseif(SAMEBITS_ARCHS STREQUAL "native")
   endif()
 endif()
 
+foreach(arch IN LISTS SAMEBITS_CUDA_ARCHS)
+  if(NOT arch IN_LIST SAMEBITS_ALL_ARCHS)
+    message(FATAL_ERROR "SAMEBITS_ARCHS=${SAMEBITS_ARCHS}: ${arch} is not one of ${SAMEBITS_ALL_ARCHS}, nor is it all of "
+                        "the list: all, native, none")
+  endif()
+endforeach()
+if(capabilities AND NOT SAMEBITS_CUDA_ARCHS)
+  message(WARNING "SAMEBITS_ARCHS=native: no kernels for compute capability ${capabilities}: CPU only")
+endif()
+
 find_program(SAMEBITS_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
 if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)
   message(WARNING "SAMEBITS_ARCHS=${SAMEBITS_ARCHS} asks for ${SAMEBITS_CUDA_ARCHS} but nvcc was not found: CPU only. "

@@ -162,6 +162,18 @@ TEST_F(CertificateTest, AHopperIsCertifiedWithAllItsRows) {
   expect_error([&] { load_certificate(saved(c)); }, ErrorCode::kBadInput, "row w64x8 of hopper-bf16 is not proven");
 }
 
+// What device.cpp calls proven rests on these files: a new row, contract or version is red here until both Hoppers have
+// run it. Two GPUs of one architecture have the same bits, units and rows.
+TEST_F(CertificateTest, TheHoppersOfThisProjectAreProvenRowForRow) {
+  const std::filesystem::path folder = SAMEBITS_CERTIFICATES_DIR;
+  const Certificate h100 = load_certificate(folder / "h100.json"), h200 = load_certificate(folder / "h200.json");
+  EXPECT_EQ(h100.device, "NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(h200.device, "NVIDIA H200");
+  EXPECT_EQ(h100.arch, 90);
+  EXPECT_EQ(h100.orders, h200.orders);
+  for (const ProvedOrder& order : h100.orders) EXPECT_TRUE(order.auditable) << name(order.order);
+}
+
 // Every member replaced by whatever JSON there is, with a digest that fits: taken or refused with an Error, nothing
 // else.
 TEST_F(CertificateTest, WhateverStandsInAMemberIsTakenOrRefused) {

@@ -47,7 +47,7 @@ inline constexpr std::array<OrderSpec, 9> kOrders = {{
     {Order::kHopperPromoted, "hopper-promoted", 32, 13, 13, 128, "measured on H100 and H200"},
     {Order::kAdaFast, "ada-fast", 16, 13, 13, 0, "published, not measured by this project"},
     {Order::kAdaPromoted, "ada-promoted", 16, 13, 13, 128, "published, not measured by this project"},
-    {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100", Operands::kHalf},
+    {Order::kHopperBf16, "hopper-bf16", 16, 25, 23, 0, "measured on H100 and H200", Operands::kHalf},
     {Order::kHopperBlock128, "hopper-block128", 32, 13, 13, 128, "measured on H100 and H200", Operands::kFp8, 128},
     {Order::kBlackwellFast, "blackwell-fast", 32, 25, 23, 0, "published for mma.sync, not measured by this project"},
     {Order::kSm120Fast, "sm120-fast", 32, 25, 23, 0, "published, not measured by this project"},
