@@ -10,15 +10,38 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "samebits"
 PAGES = [
-    ("ops", "Ops"),
-    ("fused", "Between linear layers"),
-    ("linear", "Fp8Linear"),
-    ("invariant", "InvariantLinear"),
-    ("convert", "Models"),
-    ("huggingface", "Hugging Face"),
-    ("vllm/__init__", "vLLM"),
+    (("ops",), "Ops"),
+    (("fused",), "Between linear layers"),
+    (("linear",), "Fp8Linear"),
+    (("invariant",), "InvariantLinear"),
+    (("convert",), "Models"),
+    (("huggingface",), "Hugging Face"),
+    (("vllm/__init__", "__init__"), "vLLM"),
 ]
+BESIDE_ALL = {"register", "fuse_vllm"}
+"""What users name that `samebits.__all__` does not."""
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text())
+
+
+def public() -> set[str]:
+    """`samebits.__all__` and BESIDE_ALL."""
+    for node in tree_of("__init__").body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return BESIDE_ALL | set(ast.literal_eval(node.value))
+    raise SystemExit("python/samebits/__init__.py has no __all__")
+
+
+def constant(node: ast.stmt, after: ast.stmt | None) -> list[str]:
+    """A constant and the string right below it."""
+    text = ast.unparse(node)
+    if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+        return [f"### `{text}`", "", "```text", inspect.cleandoc(after.value.value), "```", ""]
+    return [f"### `{text}`", ""]
 
 
 def signature(node: ast.FunctionDef) -> str:
@@ -43,11 +66,16 @@ def entry(node: ast.AST, level: int, prefix: str = "") -> list[str]:
 
 def page() -> str:
     lines = ["# Python API", "", "Written by `scripts/python_docs.py` from the docstrings; do not edit.", ""]
-    for module, title in PAGES:
-        tree = ast.parse((ROOT / "python" / "samebits" / f"{module}.py").read_text())
-        lines += [f"## {title}", "", ast.get_docstring(tree) or "", ""]
-        for node in tree.body:
-            lines += entry(node, 3)
+    names = public()
+    for modules, title in PAGES:
+        lines += [f"## {title}", "", ast.get_docstring(tree_of(modules[0])) or "", ""]
+        for module in modules:
+            body = tree_of(module).body
+            for node, after in zip(body, [*body[1:], None], strict=True):
+                if getattr(node, "name", None) in names:
+                    lines += entry(node, 3)
+                elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in names:
+                    lines += constant(node, after)
     return "\n".join(lines).rstrip() + "\n"
 
 
