@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import samebits
@@ -186,6 +186,10 @@ def reference_mm(
 ) -> Tensor:
     """scaled_mm by definition. a [M, K], b [N, K] e4m3 on the CPU, scale_a [M, 1] or [1], scale_b [N] or [1]."""
     return _epilogue(scale_a.numpy().reshape(-1, 1) * reference_accumulate(a, b, promoted), scale_b, bias, out_dtype)
+
+
+def fp8_layers(model: nn.Module) -> dict[str, samebits.Fp8Linear]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, samebits.Fp8Linear)}
 
 
 def reference_half(
