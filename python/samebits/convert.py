@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .invariant import InvariantLinear
-from .linear import Fp8Linear, check_weight
+from .linear import Fp8Linear
 from .ops import HALF_ORDERS
+from .weights import check_weight
 
 _HALVES = (torch.bfloat16, torch.float16)
 LAST = ("lm_head", "embed_out", "output", "gate", "shared_expert_gate")
@@ -121,10 +122,12 @@ def replace(model: nn.Module, names: Iterable[str], layer: nn.Module) -> None:
 def call_linears(model: nn.Module) -> None:
     """Takes the fast path of torch's encoders away where a linear was replaced: it reads weights and calls no layer."""
     for module in model.modules():
+        if not isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer)):
+            continue
         if any(isinstance(part, (Fp8Linear, InvariantLinear)) for part in module.modules()):
             if isinstance(module, nn.TransformerEncoderLayer):
                 module.activation_relu_or_gelu = 0  # "neither": a condition of the fast path
-            elif isinstance(module, nn.TransformerEncoder):
+            else:
                 module.use_nested_tensor = False  # what the fast path of its layers would take
 
 

@@ -131,7 +131,7 @@ class Fp8Linear(nn.Module):
             out_dtype=linear.weight.dtype, order=order, weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
         source = linear.weight.detach()
-        check_weight(source, name)
+        weights.check_weight(source, name)
         layer.weight, layer.weight_scale = weights.quantize(source, scales)
         if trainable:
             layer.master = linear.weight
@@ -400,15 +400,3 @@ class Fp8Linear(nn.Module):
 
 def _no_static_scale(shape: Sequence[int]) -> str:
     return f"weight_scale {list(shape)}: block scales have dynamic activations in groups of 128, no input_scale"
-
-
-def check_weight(weight: Tensor, name: str) -> None:
-    """Raises ValueError, with the name, where :meth:`Fp8Linear.from_linear` cannot quantize the weight."""
-    if weight.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise ValueError(f"{name} is {weight.dtype}; it must be bfloat16, float16 or float32")
-    if weight.is_meta:
-        return
-    bad = ~torch.isfinite(weight)
-    if bool(bad.any()):
-        row, column = bad.nonzero()[0].tolist()
-        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}")

@@ -145,8 +145,8 @@ def offset(t: Tensor) -> int:
 
 
 def rows_of(x: Tensor) -> Tensor:
-    """[..., K] -> [M, K] as every kernel reads it: a copy, which has the same bits, where K is not contiguous or rows lie
-    off 16 bytes and those of a copy do not. A view of one batch may have strides that its copy for two never has.
+    """[..., K] -> [M, K] as every kernel reads it: a copy, which has the same bits, where K is not contiguous or rows
+    lie off 16 bytes and those of a copy do not. A view of one batch may have strides that its copy for two never has.
     """
     rows = x.reshape(-1, x.shape[-1])
     off = any(n * rows.element_size() % 16 for n in (rows.stride(0), offset(rows)))

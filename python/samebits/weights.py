@@ -1,4 +1,4 @@
-"""FP8 weights as checkpoints store them -> as the layers use them. Called by linear, routes and huggingface."""
+"""FP8 weights as checkpoints store them -> as the layers use them. Called by linear, routes, convert, huggingface."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,18 @@ from . import ops
 
 BLOCK = 128
 """Edge of a weight block of DeepSeek's layout: scales are [ceil(N / 128), ceil(K / 128)]."""
+
+
+def check_weight(weight: Tensor, name: str) -> None:
+    """Raises ValueError, with the name, where :func:`quantize` cannot take the weight."""
+    if weight.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        raise ValueError(f"{name} is {weight.dtype}; it must be bfloat16, float16 or float32")
+    if weight.is_meta:
+        return
+    bad = ~torch.isfinite(weight)
+    if bool(bad.any()):
+        row, column = bad.nonzero()[0].tolist()
+        raise ValueError(f"{name}[{row},{column}] is {weight[row, column].item()}")
 
 
 def quantize(weight: Tensor, scales: str) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ struct Shape {
   int blocks, threads, vectors;  // vectors 0: the row is not kept
 };
 
-int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
 int whole_warps(int64_t threads) { return static_cast<int>(std::max<int64_t>(1, ceil_div(threads, 32)) * 32); }
 
 // `count` vectors of 16 bytes a row. Few rows: a row is spread over a cluster, as long as a block has `least` vectors
