@@ -118,6 +118,7 @@ def compare_layer(n: int, k: int, count: Count) -> None:
 def main() -> int:
     torch.manual_seed(0)
     plugin.register()
+    assert not torch.cuda.is_initialized(), "vLLM could not fork its workers after register()"
     count, control = Count(), Count()
     for shape in C3 + NEEDLE:
         compare_op(shape, count, control)

@@ -99,13 +99,13 @@ def without_kernels(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "keyed"),
     [
-        (lambda patch: patch.setenv("SAMEBITS_VLLM_LINEAR", "vllm"), "SAMEBITS_VLLM_LINEAR=vllm"),
-        (without_kernels, "compute capability 8.9: no row of hopper-bf16"),
+        (lambda patch: patch.setenv("SAMEBITS_VLLM_LINEAR", "vllm"), "SAMEBITS_VLLM_LINEAR=vllm", False),
+        (without_kernels, "compute capability 8.9: no row of hopper-bf16", True),
     ],
 )
-def test_off_or_without_kernels_vllm_keeps_them_and_says_so(fake, monkeypatch, capsys, change, reason):  # noqa: F811
+def test_off_or_without_kernels_vllm_keeps_them_and_says_so(fake, monkeypatch, capsys, change, reason, keyed):  # noqa: F811
     change(monkeypatch)
     assert check() == 0
     out = capsys.readouterr().out
@@ -113,7 +113,21 @@ def test_off_or_without_kernels_vllm_keeps_them_and_says_so(fake, monkeypatch, c
     assert "FP8 KV cache; unquantized linears and lm_head" in out
     module("linear").UnquantizedLinearMethod().apply(layer_of(64, 96), torch.randn(2, 96).bfloat16())
     assert module("batch_invariant").CALLS == [(64, 96)]
-    assert " linears " not in cache_key()
+    assert (" linears " in cache_key()) == keyed
+    assert any("leaves unquantized linears and lm_head to vLLM: compute" in line for line in log()) == keyed
+
+
+def test_registering_leaves_the_gpu_alone(fake, monkeypatch):  # noqa: F811
+    """vLLM also calls it where it forks its workers, and a process with CUDA initialized cannot be forked."""
+    asked = []
+    monkeypatch.setattr(samebits, "kernel", lambda *query: asked.append(query) or "a row of the table")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("torch.cuda was initialized"))
+    module("linear")
+    plugin.register()
+    assert asked == []
+    for _ in range(2):  # the first layer that runs asks, once
+        module("linear").UnquantizedLinearMethod().apply(layer_of(64, 96), torch.randn(2, 96).bfloat16())
+    assert [query[:2] for query in asked] == [("cuda", "hopper-bf16")]
 
 
 def test_check_names_them_and_the_cache_key_has_them(fake, capsys):  # noqa: F811

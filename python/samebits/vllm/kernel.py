@@ -186,14 +186,16 @@ def _cache_key() -> str:
 def install(quantizer: str, linears_too: bool) -> None:
     """Puts the classes first in vLLM's lists for CUDA, and into the keys of its compile cache. Safe to run again.
 
-    linears_too: also take over the unquantized linears, if the GPU has kernels for them.
+    Does not touch the GPU: vLLM calls it also in the process that it forks its workers from.
+
+    linears_too: also take over the unquantized linears, which ask for the GPU's kernels when the first of them runs.
     """
     global _quantizer, _linears
-    _quantizer = quantizer
+    _quantizer, _linears = quantizer, linears_too
     if linears_too:
         from .linear import install as install_linears
 
-        _linears = install_linears()
+        install_linears()
     first = SamebitsFP8ScaledMMLinearKernel not in linear._POSSIBLE_FP8_KERNELS[PlatformEnum.CUDA]
     for cls, lists in (
         (SamebitsFP8ScaledMMLinearKernel, linear._POSSIBLE_FP8_KERNELS),

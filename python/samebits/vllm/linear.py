@@ -24,6 +24,7 @@ USERS = ("vllm.model_executor.layers.linear", "vllm.model_executor.layers.vocab_
 
 logger = init_logger("vllm.samebits")
 _theirs = getattr(batch_invariant, NAME)
+_served: bool | None = None
 
 
 def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -41,9 +42,26 @@ def covers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
+@torch.compiler.assume_constant_result
+def served() -> bool:
+    """Whether this process's GPU has the kernels: asked by the first layer that runs, one log line, then constant.
+
+    Not asked in `install`: that would initialize CUDA in the process that vLLM may fork its workers from.
+    """
+    global _served
+    if _served is None:
+        reason = why_no_kernel(ORDER)
+        if reason:
+            logger.warning_once("samebits leaves unquantized linears and lm_head to vLLM: %s", reason)
+        else:
+            logger.info_once("samebits computes unquantized linears and lm_head, Order %s.", ORDER)
+        _served = reason is None
+    return _served
+
+
 def linear_batch_invariant(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
     """vLLM's function of this name: ``input @ weight.t() + bias``, here with the bias fused and one rounding."""
-    if not covers(input, weight, bias):
+    if not covers(input, weight, bias) or not served():
         return _theirs(input, weight, bias)
     out = samebits.invariant_linear(rows_of(input), weight, bias, order=ORDER, overlap="none")
     return out.reshape(*input.shape[:-1], weight.shape[0])
@@ -53,16 +71,9 @@ def installed() -> bool:
     return getattr(batch_invariant, NAME) is linear_batch_invariant
 
 
-def install() -> bool:
-    """Puts the function in the three places, if this GPU has the kernels; else a log line. Safe to run again."""
-    reason = why_no_kernel(ORDER)
-    if reason:
-        logger.warning_once("samebits leaves unquantized linears and lm_head to vLLM: %s", reason)
-        return False
-    if not installed():
-        logger.info_once("samebits computes unquantized linears and lm_head, Order %s.", ORDER)
+def install() -> None:
+    """Puts the function in the three places. Safe to run again."""
     setattr(batch_invariant, NAME, linear_batch_invariant)
     for module in USERS:
         if module in sys.modules:
             setattr(sys.modules[module], NAME, linear_batch_invariant)
-    return True
