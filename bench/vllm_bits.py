@@ -8,6 +8,7 @@ differs nowhere.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,11 @@ BATCHES = (1, 16, 17, 32, 64, 65, 256, 257)
 NEEDLE = [(m, n, k) for n, k in ((1024, 2048), (4608, 4096)) for m in BATCHES]
 LAYERS = [(1024, 2048), (4608, 4096), *dict.fromkeys((n, k) for _, n, k in C3_UNALIGNED)]
 DTYPES = (torch.bfloat16, torch.float16)
+FORKABLE = """
+import torch, samebits.vllm
+samebits.vllm.register()
+assert not torch.cuda.is_initialized(), "vLLM could not fork its workers after register()"
+"""
 
 
 class Count:
@@ -117,8 +123,8 @@ def compare_layer(n: int, k: int, count: Count) -> None:
 @torch.inference_mode()
 def main() -> int:
     torch.manual_seed(0)
+    subprocess.run([sys.executable, "-c", FORKABLE], check=True)
     plugin.register()
-    assert not torch.cuda.is_initialized(), "vLLM could not fork its workers after register()"
     count, control = Count(), Count()
     for shape in C3 + NEEDLE:
         compare_op(shape, count, control)

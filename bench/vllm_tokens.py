@@ -11,9 +11,9 @@ of the shapes of a configuration (a folder with config.json and a tokenizer) onc
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from vllm_arms import ARMS, SAME_TOKENS, Engine, engine_command, engines
@@ -32,12 +32,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_random_model(config_folder: Path) -> Path:
-    """A checkpoint in BF16 with the initialization of the architecture, seed 0, in $TMPDIR; written once."""
+def write_random_model(config_folder: Path, root: Path | None = None) -> Path:
+    """A checkpoint in BF16 with the initialization of the architecture, seed 0, below root ($TMPDIR); written once."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    out = Path(os.environ.get("TMPDIR", "/tmp")) / f"random-{config_folder.resolve().name}"
+    out = (root or Path(tempfile.gettempdir())) / f"random-{config_folder.resolve().name}"
     if (out / "done").exists():
         return out
     weights = shutil.ignore_patterns("*.safetensors*", "*.bin*", "*.pt", "*.pth")  # vLLM would load them too

@@ -1,4 +1,4 @@
-"""bench/vllm_latency.py and bench/vllm_tokens.py as they run, with a vLLM that answers at once (fake_vllm.BENCH)."""
+"""bench/vllm_latency.py, vllm_tokens.py and vllm_formats.py as they run, with a vLLM that answers at once (fake_vllm.BENCH)."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import Qwen3Config
 
 from fake_vllm import BENCH
 
@@ -99,3 +100,16 @@ def test_latency_asks_the_same_engines_for_tokens(run, tmp_path, monkeypatch):
     assert done.returncode == 1 and "samebits-fp8: other token ids or logprobs" in done.stdout
     done = run("vllm_latency.py", "--tokens")
     assert done.returncode == 2 and "dummy weights" in done.stdout
+
+
+def test_formats_writes_and_asks_for_every_form(run, tmp_path, monkeypatch):
+    sizes = dict(hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=128, vocab_size=1000)
+    Qwen3Config(**sizes, tie_word_embeddings=True, architectures=["Qwen3ForCausalLM"]).save_pretrained(tmp_path / "qwen3")
+    done = run("vllm_formats.py", "--config", tmp_path / "qwen3")
+    assert done.returncode == 0 and done.stdout.endswith("7 forms: as it should be\n"), done.stdout
+    rows = lines(tmp_path / "out" / "formats.jsonl")
+    arms = [(row["model"], row["arm"]) for row in rows]
+    assert len(arms) == 14 and ("vllm-fp8", "default") in arms and ("vllm-fp8-block", "vllm") not in arms
+    monkeypatch.setenv("FAKE_DISTURB", "samebits-token")
+    done = run("vllm_formats.py", "--config", tmp_path / "qwen3", "--formats", "modelopt")
+    assert done.returncode == 1 and "modelopt: samebits-fp8: other token ids or logprobs" in done.stdout

@@ -17,22 +17,23 @@ def weight_of(n, k, per_channel, device):
 
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_needle_first_and_last(device, n, k, per_channel):
+@pytest.mark.parametrize("static", [False, True])
+def test_needle_first_and_last(device, n, k, per_channel, static):
+    """Every batch in bf16 without bias, as vLLM has it; with a bias and in fp16 the batches at the edges of tiles."""
     b, scale_b = weight_of(n, k, per_channel, device)
-    static = torch.tensor([0.0125], device=device)
-    bias = torch.randn(n, device=device)
+    scale = torch.tensor([0.0125], device=device)
     x = torch.randn(257, k).bfloat16().to(device)
+    for dtype in (torch.bfloat16, torch.float16):
+        for bias in (None, torch.randn(n).to(device, dtype)):
 
-    def dynamic(batch):
-        q, scale = samebits.quantize_per_token(batch)
-        return samebits.scaled_mm(q, b, scale, scale_b)
+            def layer(batch, dtype=dtype, bias=bias):
+                if static:
+                    return samebits.scaled_mm(samebits.quantize_static(batch, scale), b, scale, scale_b, bias, dtype)
+                q, scales = samebits.quantize_per_token(batch)
+                return samebits.scaled_mm(q, b, scales, scale_b, bias, dtype)
 
-    def static_fp16_bias(batch):
-        q = samebits.quantize_static(batch, static)
-        return samebits.scaled_mm(q, b, static, scale_b, bias.half(), torch.float16)
-
-    check_invariant(dynamic, x, BATCHES)
-    check_invariant(static_fp16_bias, x, [17, 64, 257])
+            plain = bias is None and dtype == torch.bfloat16
+            check_invariant(layer, x, BATCHES if plain else [17, 64, 257])
 
 
 @pytest.mark.parametrize("order", samebits.ORDERS[:2])
