@@ -10,7 +10,7 @@ Environment:
     SAMEBITS_VLLM_QUANTIZER: who quantizes activations: ``vllm`` (the default: FP8 linears with the bits of vLLM's own
         batch-invariant kernel) or ``samebits`` (the quantizer of ``docs/contract.md``, the same bits compiled or not).
     SAMEBITS_VLLM_LINEAR: who computes unquantized linears and lm_head with VLLM_BATCH_INVARIANT=1: ``samebits`` (the
-        default, on GPUs that have the kernels: other bits than vLLM's, as invariant) or ``vllm`` (with vLLM's quantizer
+        default, on GPUs that have the kernels: in an Order, as invariant) or ``vllm`` (with vLLM's quantizer
         all tokens are then those of vLLM's own batch-invariant mode).
     SAMEBITS_RULES: a rules file of ``samebits tune``, read when samebits is imported. It chooses kernels, never bits.
 """
