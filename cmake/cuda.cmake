@@ -39,6 +39,10 @@ if(capabilities AND NOT SAMEBITS_CUDA_ARCHS)
 endif()
 
 find_program(SAMEBITS_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+if(SAMEBITS_ARCHS STREQUAL "native" AND failed AND SAMEBITS_NVCC)
+  message(WARNING "SAMEBITS_ARCHS=native, but no GPU is visible here: CPU only, although ${SAMEBITS_NVCC} is there. "
+                  "For a GPU elsewhere set SAMEBITS_ARCHS to all or to its architecture (${SAMEBITS_ALL_ARCHS}).")
+endif()
 if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)
   message(WARNING "SAMEBITS_ARCHS=${SAMEBITS_ARCHS} asks for ${SAMEBITS_CUDA_ARCHS} but nvcc was not found: CPU only. "
                   "Install the CUDA 13.0 toolkit, or set CUDA_HOME.")

@@ -1,6 +1,6 @@
-// The machine code in the executable: for every architecture of the build one cubin for each of its rows and for each
-// unit of small kernels, and nothing of another architecture. A row whose code is missing would be found by its first
-// user, on a GPU that nobody here has.
+// The machine code in the executable and in the torch extension: for every architecture of the build one cubin for each
+// of its rows and for each unit of small kernels, and nothing of another architecture. A row whose code is missing
+// would be found by its first user, on a GPU that nobody here has.
 #include <cstring>
 #include <map>
 #include <sstream>
@@ -36,22 +36,45 @@ std::map<int, int> cubins_in(const std::string& executable) {
   return count;
 }
 
-std::map<int, int> expected() {
-  constexpr int kSmallUnits = 4;  // quantize.cu, rows.cu, compare.cu, timing.cu
+std::map<int, int> expected(int small_units) {
   std::map<int, int> count;
   std::istringstream archs(SAMEBITS_BUILT_ARCHS);
   for (std::string arch; std::getline(archs, arch, ',');) {
     const int number = std::stoi(arch);  // of 90a: 90
-    count[number] = kSmallUnits;
+    count[number] = small_units;
     for (const Tile& tile : cuda::tiles()) count[number] += tile.arch == number;
   }
   return count;
 }
 
-TEST(CubinTest, EveryRowOfEveryArchitectureOfTheBuildHasItsCode) {
-  const std::map<int, int> found = cubins_in(read_file(SAMEBITS_CLI_PATH));
+void expect_code(const std::string& file, int small_units) {
+  const std::map<int, int> found = cubins_in(read_file(file));
   for (const auto& [arch, count] : found) fmt::print("sm_{}: {} cubins\n", arch, count);
-  EXPECT_EQ(found, expected());
+  EXPECT_EQ(found, expected(small_units)) << file;
+}
+
+TEST(CubinTest, EveryRowOfEveryArchitectureOfTheBuildHasItsCode) {
+  if (expected(0).empty()) GTEST_SKIP() << "a build without CUDA (SAMEBITS_ARCHS)";
+  expect_code(SAMEBITS_CLI_PATH, 4);  // quantize.cu, rows.cu, compare.cu, timing.cu
+}
+
+TEST(CubinTest, TheTorchExtensionHasThemToo) {
+  if (expected(0).empty()) GTEST_SKIP() << "a build without CUDA (SAMEBITS_ARCHS)";
+  const std::string extension = SAMEBITS_EXTENSION;
+  if (extension.empty()) GTEST_SKIP() << "a build without torch (SAMEBITS_TORCH)";
+  expect_code(extension, 3);  // nothing in it times kernels
+}
+
+// What a full build compiles: every row is minutes of somebody's build and 40 to 120 KB of everybody's library. Raise a
+// figure here if the row is worth that.
+TEST(CubinTest, TheRowsOfTheTablesStayWithinTheirBudget) {
+  const std::map<int, int> budget = {{80, 8}, {86, 8}, {89, 16}, {90, 96}, {100, 4}, {103, 4}, {120, 6}};
+  std::map<int, int> rows;
+  for (const Tile& tile : cuda::tiles()) ++rows[tile.arch];
+  for (const auto& [arch, count] : rows) {
+    ASSERT_TRUE(budget.contains(arch)) << "sm_" << arch << " has no budget";
+    EXPECT_LE(count, budget.at(arch)) << "sm_" << arch;
+  }
 }
 
 }  // namespace

@@ -352,22 +352,39 @@ def kernel(
 
 
 @torch.compiler.assume_constant_result
+def fp8_order(device: torch.device | str) -> str:
+    """The Order of FP8 operands that a device computes: the first of :data:`ORDERS` with a kernel there.
+
+    ``"hopper-fast"`` on a Hopper, ``"ada-fast"``, ``"blackwell-fast"`` or ``"sm120-fast"`` on those GPUs. The CPU
+    computes all of them and gives the first, as do the meta device and a GPU without any. A model in the Order of its
+    GPU: ``samebits.convert(model, order=samebits.fp8_order("cuda"))``.
+    """
+    return _first_order(device, ORDERS)
+
+
+@torch.compiler.assume_constant_result
 def half_order(device: torch.device | str) -> str:
     """The Order of 16-bit operands that a device computes: the first of :data:`HALF_ORDERS` with a kernel there.
 
     The CPU computes all of them and gives the first, as do the meta device and a GPU without any; another is for the
     caller to ask for, such as a CPU that audits an A100.
     """
+    return _first_order(device, HALF_ORDERS)
+
+
+def _first_order(device: torch.device | str, orders: tuple[str, ...]) -> str:
     device = torch.device(device)
-    return HALF_ORDERS[0] if device.type == "meta" else _half_order(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return orders[0] if device.type == "meta" else _first_with_kernel(device, orders)
 
 
 @functools.cache
-def _half_order(device: torch.device) -> str:
-    for order in HALF_ORDERS:
+def _first_with_kernel(device: torch.device, orders: tuple[str, ...]) -> str:
+    for order in orders:
         try:
             kernel(device, order, 1, 16, 16)
         except RuntimeError:
             continue
         return order
-    return HALF_ORDERS[0]
+    return orders[0]

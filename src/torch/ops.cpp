@@ -14,6 +14,7 @@
 
 #include "core/overlap.h"
 #include "cuda/cuda.h"
+#include "cuda/tile.h"
 #include "samebits/prove.h"
 #include "samebits/rules.h"
 #include "torch/view.h"
@@ -76,9 +77,12 @@ std::string load_certificate_op(std::string path, bool check) {
 const DeviceInfo& cuda_device(int64_t index) {
   const auto& devices = all_devices();
   if (index < 0 || index >= static_cast<int64_t>(devices.size()))
-    throw Error(ErrorCode::kNoDevice,
-                fmt::format("cuda:{}: samebits sees {} CUDA devices{}", index, devices.size(),
-                            devices.empty() ? " (is this wheel built with CUDA kernels? SAMEBITS_ARCHS)" : ""));
+    throw Error(
+        ErrorCode::kNoDevice,
+        fmt::format("cuda:{}: samebits sees {} CUDA devices{}", index, devices.size(),
+                    cuda::archs().empty() ? "; this build has no CUDA kernels: install it with nvcc in reach and "
+                                            "SAMEBITS_ARCHS=all, or the architecture of the GPU, such as 90a"
+                                          : ""));
   return devices[static_cast<size_t>(index)];
 }
 
