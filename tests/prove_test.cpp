@@ -224,6 +224,30 @@ TEST(ProveTest, NothingToProveIsAnError) {
   expect_error([&] { prove(options); }, ErrorCode::kNoDevice, "bytes of shared memory, the device has 1024");
 }
 
+// Where it fails the row, the case and what was thrown are named; of an Error the code is kept.
+TEST(ProveTest, ARowThatFailsIsNamedWithItsCase) {
+  const auto failing = [](auto when, auto what) {
+    const auto run = [=](const GemmProblem& p, const Launch&) {
+      if (when(p)) throw what;
+      cpu::gemm(p, 0);
+    };
+    return ProofRow{"faulty", Order::kHopperFast, true, run};
+  };
+  const Error fault(ErrorCode::kDeviceFault, "an illegal memory access");
+  const auto expect_fault = [&](const std::vector<ProofRow>& rows, std::string_view text) {
+    expect_error([&] { prove_rows(rows); }, ErrorCode::kDeviceFault, text);
+  };
+  const auto at = [](int64_t m, int64_t n) { return [=](const GemmProblem& p) { return p.m() == m && p.n() == n; }; };
+  const ProofRow honest = cpu_row("honest", Order::kHopperFast, true);
+  expect_fault({honest, failing(at(3, 48), fault)}, "hopper-fast faulty fp32, all bit patterns, m=3 n=48 k=144");
+  expect_fault({honest, failing(at(257, 272), fault)},
+               "hopper-fast faulty fp32, M sweep, m=257 from row 0: an illegal memory access");
+  expect_fault({failing([](const GemmProblem& p) { return p.k() == 544; }, fault)},
+               "hopper-fast faulty fp32, probes of the matrix unit: an illegal memory access");
+  expect_error([&] { prove_rows({failing(at(3, 48), std::runtime_error("out of luck"))}); }, ErrorCode::kUnsupported,
+               ": out of luck");
+}
+
 TEST(ProveTest, ACancelledProofProvesNothing) {
   std::atomic<bool> cancel = false;
   ProveOptions options;

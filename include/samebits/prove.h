@@ -88,7 +88,7 @@ struct ProveReport {
 };
 
 /// Runs the proof. Deterministic: the same digests and counts on every device of one kind. Throws Error(kNoDevice) for
-/// a device without rows, and what gemm() throws.
+/// a device without rows, and what gemm() throws, with the row and the case in front.
 ProveReport prove(const ProveOptions& options);
 
 /// What a certificate file says. It holds for devices of one kind, this version of the library and of the contract, and

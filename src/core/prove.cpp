@@ -21,6 +21,21 @@ namespace {
 constexpr size_t kStreams = 4;
 constexpr int64_t kCut = 128;  // where the control cuts K: at a block of scales, which could not be halved
 
+/// Calls what runs the row. An error then says which row, and on what.
+template <class Call>
+auto named(const ProofRow& row, const std::string& what, Call&& call) {
+  const auto text = [&](const std::exception& e) {
+    return fmt::format("{} {}{}, {}: {}", name(row.order), row.name, row.fp32 ? " fp32" : "", what, e.what());
+  };
+  try {
+    return call();
+  } catch (const Error& e) {
+    throw Error(e.code(), text(e));
+  } catch (const std::exception& e) {
+    throw Error(ErrorCode::kUnsupported, text(e));
+  }
+}
+
 /// Rows of one Order that write the same type: the first is the one that the others are held to.
 struct Group {
   std::vector<const ProofRow*> rows;
@@ -52,7 +67,8 @@ class OrderProof {
   /// Throws away nothing: what was found until a cancel is in result().
   template <class Progress>
   void run(const Progress& progress) {
-    result_.unit = probe_unit(place_, *front().rows.front());
+    const ProofRow& probed = *front().rows.front();
+    result_.unit = named(probed, "probes of the matrix unit", [&] { return probe_unit(place_, probed); });
     XXH3_state_t digest;
     XXH3_64bits_reset(&digest);
     for (int round = 0; round < options_.rounds; ++round) {
@@ -85,13 +101,12 @@ class OrderProof {
     const Dtype out = row.fp32 ? Dtype::kF32 : Dtype::kBf16;
     const ProofCase c = control_case(result_.order, row.weight_only);
     const OnPlace on(place_, c, out);
-    const Memory whole = run_row(row, on);
+    const Memory whole = run_row(row, on, "the control");
     const int64_t cut = c.k / 2 / kCut * kCut;
     std::vector<std::byte> sums[2];
     for (int h = 0; h < 2; ++h) {
       Memory half = on.output();
-      row.run(slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), launch());
-      place_.synchronize();
+      run_row(row, slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), "the control");
       sums[h].resize(half.size());
       half.download(sums[h].data(), half.size());
     }
@@ -123,10 +138,16 @@ class OrderProof {
     return launch;
   }
 
-  Memory run_row(const ProofRow& row, const OnPlace& on) const {
+  void run_row(const ProofRow& row, const GemmProblem& problem, const std::string& what) const {
+    named(row, what, [&] {
+      row.run(problem, launch());
+      place_.synchronize();
+    });
+  }
+
+  Memory run_row(const ProofRow& row, const OnPlace& on, const std::string& what) const {
     Memory out = on.output();
-    row.run(on.problem(row, out), launch());
-    place_.synchronize();
+    run_row(row, on.problem(row, out), what);
     return out;
   }
 
@@ -158,7 +179,7 @@ class OrderProof {
     const ProofRow& reference = *group.rows[rows[0]];
     const Dtype out = reference.fp32 ? Dtype::kF32 : c.half;
     const OnPlace on(place_, c, out);
-    const Memory first = run_row(reference, on);
+    const Memory first = run_row(reference, on, c.what);
     const auto outputs = static_cast<uint64_t>(c.m * c.n);
     const std::vector<std::byte> cpu = on_the_cpu(c, out);
     Memory want(place_, cpu.size());
@@ -171,7 +192,7 @@ class OrderProof {
     XXH3_64bits_update(&digest, bytes.data(), bytes.size());
     for (size_t i : rows) {
       if (i == rows[0]) continue;
-      const Memory got = run_row(*group.rows[i], on);
+      const Memory got = run_row(*group.rows[i], on, c.what);
       count(group.proved[i], compare_(view(got, c, out), view(first, c, out), 0), outputs, c.what, c.out_stride);
     }
   }
@@ -187,18 +208,16 @@ class OrderProof {
     for (int64_t row = 0; row < pool.m; ++row) {
       GemmProblem p = on.problem(reference, alone, row, 1);
       p.out.data = View(alone.data(), out, pool.m, pool.n, pool.out_stride).at(row, 0);
-      reference.run(p, launch());
+      run_row(reference, p, fmt::format("{}, row {} alone", pool.what, row));
     }
-    place_.synchronize();
     for (size_t i : rows)
       for (const auto& [first, m] : batches) {
+        const std::string what = fmt::format("{}, m={} from row {}", pool.what, m, first);
         Memory got = on.output();
-        group.rows[i]->run(on.problem(*group.rows[i], got, first, m), launch());
-        place_.synchronize();
+        run_row(*group.rows[i], on.problem(*group.rows[i], got, first, m), what);
         const ConstView batch(got.data(), out, m, pool.n, pool.out_stride);
         const ConstView want(alone.data(), out, pool.m, pool.n, pool.out_stride);
-        count(group.proved[i], compare_(batch, want, first), static_cast<uint64_t>(m * pool.n),
-              fmt::format("{}, m={} from row {}", pool.what, m, first), pool.n);
+        count(group.proved[i], compare_(batch, want, first), static_cast<uint64_t>(m * pool.n), what, pool.n);
       }
   }
 
@@ -214,9 +233,10 @@ class OrderProof {
     std::vector<std::unique_ptr<OnPlace>> on;
     std::vector<Memory> want;
     const auto dtype = [&](size_t s) { return reference.fp32 ? Dtype::kF32 : cases[s]->half; };
+    const auto what = [&](size_t s) { return "concurrent streams, " + cases[s]->what; };
     for (size_t s = 0; s < kStreams; ++s) {
       on.push_back(std::make_unique<OnPlace>(place_, *cases[s], dtype(s)));
-      want.push_back(run_row(reference, *on.back()));
+      want.push_back(run_row(reference, *on.back(), cases[s]->what));
     }
     for (size_t i : rows) {
       std::vector<Memory> got;
@@ -226,13 +246,14 @@ class OrderProof {
         for (size_t s = 0; s < kStreams; ++s) {
           Launch concurrent = launch();
           concurrent.stream = streams[s].get();
-          group.rows[i]->run(on[s]->problem(*group.rows[i], got[s]), concurrent);
+          const ProofRow& row = *group.rows[i];
+          named(row, what(s), [&] { row.run(on[s]->problem(row, got[s]), concurrent); });
         }
-      for (const cuda::Stream& stream : streams) stream.synchronize();
+      for (size_t s = 0; s < kStreams; ++s) named(*group.rows[i], what(s), [&] { streams[s].synchronize(); });
       for (size_t s = 0; s < kStreams; ++s) {
         const ProofCase& c = *cases[s];
         count(group.proved[i], compare_(view(got[s], c, dtype(s)), view(want[s], c, dtype(s)), 0),
-              static_cast<uint64_t>(c.m * c.n), "concurrent streams, " + c.what, c.out_stride);
+              static_cast<uint64_t>(c.m * c.n), what(s), c.out_stride);
       }
     }
   }
