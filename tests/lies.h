@@ -81,6 +81,13 @@ inline const Lies kShapeLies = {{"the last element of K left out where K is no m
                                    if (p.out.row_stride > p.n())
                                      std::memset(View(p.out).at(0, p.n()), 0, size_of(p.out.dtype));
                                  }},
+                                {"a write past the last row",
+                                 [](const GemmProblem& p) {
+                                   cpu::gemm(p, 0);
+                                   if (p.m() % 64 == 1)
+                                     std::memset(View(p.out).at(p.m(), 0), 0,
+                                                 static_cast<size_t>(p.n()) * size_of(p.out.dtype));
+                                 }},
                                 {"dense rows where they are padded", [](const GemmProblem& p) {
                                    GemmProblem q = p;
                                    q.a.row_stride = p.k();

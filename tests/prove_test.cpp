@@ -210,6 +210,22 @@ TEST(ProveTest, RowsThatShareAMistakeAreInvariantButNotAuditable) {
   EXPECT_FALSE(report.orders.front().auditable);
 }
 
+// What all rows do alike, the first among them, is no business of a row all the same.
+TEST(ProveTest, ControlRowsThatAllWriteOutsideOfTheOutputAreCaught) {
+  std::vector<ProofRow> rows;
+  for (const auto& [what, lie] : kShapeLies)
+    if (what.find(" past the last ") != std::string::npos)
+      rows.push_back(
+          {what, Order::kHopperBlock128, false, [lie = lie](const GemmProblem& p, const Launch&) { lie(p); }});
+  ASSERT_EQ(rows.size(), 2u);
+  const ProveReport report = prove_rows({rows[0], rows[0], rows[1], rows[1]});
+  EXPECT_TRUE(report.orders.front().auditable);
+  for (const ProvedRow& row : report.orders.front().rows) EXPECT_GT(row.differing, 0u) << row.name;
+  const std::string& first = row_of(report, "a write past the last row").first;
+  EXPECT_NE(first.find("m=1 n=16 k=16"), std::string::npos) << first;
+  EXPECT_NE(first.find("the first at [1,0]"), std::string::npos) << first;
+}
+
 TEST(ProveTest, NothingToProveIsAnError) {
   expect_error([] { prove({}); }, ErrorCode::kNoDevice, "nothing to prove without a GPU");
   DeviceInfo turing;

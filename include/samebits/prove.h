@@ -49,7 +49,7 @@ struct ProvedRow {
   std::string name;
   bool fp32 = false;
   uint64_t outputs = 0;    ///< compared with the first row of its kind; the first one's with the CPU backend
-  uint64_t differing = 0;  ///< of those, outputs of other bits
+  uint64_t differing = 0;  ///< outputs of other bits, and elements written outside of the output
   std::string first;       ///< where the first of them was; empty if none
   bool operator==(const ProvedRow&) const = default;
 };

@@ -106,7 +106,7 @@ exponents, needles, NaN and infinite scales, padded rows, shapes at the edges of
 16-bit operands get them in bf16 and fp16, with sums at both ends of FP32, infinities, and weights of the same dtype and in e4m3: the
 rows that do not widen an e4m3 weight get it widened, and are held to those that do. Rows of block scales get scales of full
 significands, of powers of two and of wide exponents. Every output is compared bit by bit with the first row's, and the first row's with
-the CPU backend. A K-split schedule runs through the same comparison and must be caught. Rows that the GPU cannot launch are listed with the
+the CPU backend; nothing may be written between padded rows or past the last one. A K-split schedule runs through the same comparison and must be caught. Rows that the GPU cannot launch are listed with the
 reason. The 90 rows of a Hopper take 7 s a round on an H100.
 
 If all rows agree a certificate is written. With it (--certificate FILE, the environment variable SAMEBITS_CERTIFICATE, or

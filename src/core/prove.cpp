@@ -107,20 +107,24 @@ class OrderProof {
     for (int h = 0; h < 2; ++h) {
       Memory half = on.output();
       run_row(row, slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), "the control");
-      sums[h].resize(half.size());
-      half.download(sums[h].data(), half.size());
+      sums[h] = bytes_of(half);
     }
     for (size_t i = 0; i < sums[0].size(); i += size_of(out))
       store(out, &sums[0][i], load(out, &sums[0][i]) + load(out, &sums[1][i]));
-    Memory split(place_, sums[0].size());
-    split.upload(sums[0].data(), sums[0].size());
-    return compare_(view(split, c, out), view(whole, c, out), 0).count;
+    const Memory split = on.output(outputs(sums[0], c, out));
+    // Without the guard rows: a write there is no difference of a sum.
+    const auto sum_of = [&](const Memory& memory) { return all_of(memory, c, out).slice_rows(0, c.m); };
+    return compare_(sum_of(split), sum_of(whole), 0).count;
   }
 
  private:
-  static ConstView view(const Memory& memory, const ProofCase& c, Dtype out) {
-    // The padding belongs to the comparison: nobody may write there.
-    return ConstView(memory.data(), out, c.m, c.out_stride, c.out_stride);
+  /// What is compared: nobody may write into the padding of the rows either, or past the last one.
+  static ConstView all_of(const Memory& memory, const ProofCase& c, Dtype out) {
+    return ConstView(memory.data(), out, c.m + kGuardRows, c.out_stride, c.out_stride);
+  }
+  /// The outputs alone of such a memory's bytes.
+  static ConstView outputs(const std::vector<std::byte>& bytes, const ProofCase& c, Dtype out) {
+    return ConstView(bytes.data(), out, c.m, c.n, c.out_stride);
   }
 
   /// The rows that the unit and the control are seen through: those of fp32, which hide nothing, if there are any.
@@ -168,9 +172,7 @@ class OrderProof {
     Memory result = on.output();
     const ProofRow row{"cpu", result_.order, out == Dtype::kF32, {}, c.weight_only()};
     cpu::gemm(on.problem(row, result), options_.threads);
-    std::vector<std::byte> bytes(result.size());
-    result.download(bytes.data(), bytes.size());
-    return bytes;
+    return bytes_of(result);
   }
 
   void run_case(Group& group, const ProofCase& c, XXH3_state_t& digest) {
@@ -179,21 +181,16 @@ class OrderProof {
     const ProofRow& reference = *group.rows[rows[0]];
     const Dtype out = reference.fp32 ? Dtype::kF32 : c.half;
     const OnPlace on(place_, c, out);
-    const Memory first = run_row(reference, on, c.what);
-    const auto outputs = static_cast<uint64_t>(c.m * c.n);
-    const std::vector<std::byte> cpu = on_the_cpu(c, out);
-    Memory want(place_, cpu.size());
-    want.upload(cpu.data(), cpu.size());
+    Memory got = run_row(reference, on, c.what);
+    const std::vector<std::byte> bytes = bytes_of(got);
+    XXH3_64bits_update(&digest, bytes.data(), static_cast<size_t>(c.m * c.out_stride) * size_of(out));
+    const Memory want = on.output(outputs(bytes, c, out)), cpu = on.output(outputs(on_the_cpu(c, out), c, out));
     // Not the first row's fault: another unit than the Order's, or an Order that is not the unit's.
-    if (compare_(view(first, c, out), view(want, c, out), 0).count) audit_failed_ = true;
-    group.proved[rows[0]].outputs += outputs;
-    std::vector<std::byte> bytes(first.size());
-    first.download(bytes.data(), bytes.size());
-    XXH3_64bits_update(&digest, bytes.data(), bytes.size());
+    if (compare_(all_of(cpu, c, out), all_of(want, c, out), 0).count) audit_failed_ = true;
     for (size_t i : rows) {
-      if (i == rows[0]) continue;
-      const Memory got = run_row(*group.rows[i], on, c.what);
-      count(group.proved[i], compare_(view(got, c, out), view(first, c, out), 0), outputs, c.what, c.out_stride);
+      if (i != rows[0]) got = run_row(*group.rows[i], on, c.what);
+      count(group.proved[i], compare_(all_of(got, c, out), all_of(want, c, out), 0), static_cast<uint64_t>(c.m * c.n),
+            c.what, c.out_stride);
     }
   }
 
@@ -210,15 +207,17 @@ class OrderProof {
       p.out.data = View(alone.data(), out, pool.m, pool.n, pool.out_stride).at(row, 0);
       run_row(reference, p, fmt::format("{}, row {} alone", pool.what, row));
     }
-    for (size_t i : rows)
-      for (const auto& [first, m] : batches) {
-        const std::string what = fmt::format("{}, m={} from row {}", pool.what, m, first);
+    const std::vector<std::byte> bytes = bytes_of(alone);
+    for (const auto& [first, m] : batches) {
+      const std::string what = fmt::format("{}, m={} from row {}", pool.what, m, first);
+      const Memory want = on.output(outputs(bytes, pool, out).slice_rows(first, m));
+      for (size_t i : rows) {
         Memory got = on.output();
         run_row(*group.rows[i], on.problem(*group.rows[i], got, first, m), what);
-        const ConstView batch(got.data(), out, m, pool.n, pool.out_stride);
-        const ConstView want(alone.data(), out, pool.m, pool.n, pool.out_stride);
-        count(group.proved[i], compare_(batch, want, first), static_cast<uint64_t>(m * pool.n), what, pool.n);
+        count(group.proved[i], compare_(all_of(got, pool, out), all_of(want, pool, out), 0),
+              static_cast<uint64_t>(m * pool.n), what, pool.out_stride);
       }
+    }
   }
 
   /// The first cases of such a weight on four streams at once, by every row, against the first row alone.
@@ -236,7 +235,8 @@ class OrderProof {
     const auto what = [&](size_t s) { return "concurrent streams, " + cases[s]->what; };
     for (size_t s = 0; s < kStreams; ++s) {
       on.push_back(std::make_unique<OnPlace>(place_, *cases[s], dtype(s)));
-      want.push_back(run_row(reference, *on.back(), cases[s]->what));
+      const std::vector<std::byte> alone = bytes_of(run_row(reference, *on.back(), cases[s]->what));
+      want.push_back(on.back()->output(outputs(alone, *cases[s], dtype(s))));
     }
     for (size_t i : rows) {
       std::vector<Memory> got;
@@ -252,7 +252,7 @@ class OrderProof {
       for (size_t s = 0; s < kStreams; ++s) named(*group.rows[i], what(s), [&] { streams[s].synchronize(); });
       for (size_t s = 0; s < kStreams; ++s) {
         const ProofCase& c = *cases[s];
-        count(group.proved[i], compare_(view(got[s], c, dtype(s)), view(want[s], c, dtype(s)), 0),
+        count(group.proved[i], compare_(all_of(got[s], c, dtype(s)), all_of(want[s], c, dtype(s)), 0),
               static_cast<uint64_t>(c.m * c.n), what(s), c.out_stride);
       }
     }

@@ -36,6 +36,11 @@ std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round);
 /// The sweep's pool with data whose sums are not exact in FP32, and no bias: the control computes it in two parts.
 ProofCase control_case(Order order, bool weight_only);
 
+/// Rows of memory behind every output, which nobody may write: a tile that does not end with the rows ends in them.
+inline constexpr int64_t kGuardRows = 8;
+/// What every byte of an output's memory is before a row runs.
+inline constexpr uint8_t kUntouched = 0xa5;
+
 /// A case on the device under proof.
 class OnPlace {
  public:
@@ -43,9 +48,10 @@ class OnPlace {
   /// The rows [first, first + count) of the problem as `row` takes it, writing into `out`, which must have room for
   /// them.
   GemmProblem problem(const ProofRow& row, Memory& out, int64_t first = 0, int64_t count = -1) const;
-  /// Room for the output of the whole case, filled with 0xa5.
+  /// Room for the output of the whole case and the guard rows, filled with kUntouched.
   Memory output() const;
-  int64_t out_stride() const { return case_.out_stride; }
+  /// The same as a sound row leaves it: the outputs `rows`, which lie in host memory, and the rest untouched.
+  Memory output(const ConstView& rows) const;
 
  private:
   const ProofCase& case_;
@@ -54,6 +60,9 @@ class OnPlace {
   Memory a_, b_, scale_a_, scale_b_, bias_;
   Memory widened_;  // b in the dtype of a, of a weight-only case
 };
+
+/// What is in the memory.
+std::vector<std::byte> bytes_of(const Memory& memory);
 
 /// The unit's behaviour, seen through the row.
 UnitBehaviour probe_unit(const Place& place, const ProofRow& row);
