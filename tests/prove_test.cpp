@@ -108,6 +108,8 @@ TEST_P(ProveOrderTest, HonestRowsAreProven) {
   EXPECT_TRUE(proved.auditable);
   EXPECT_TRUE(proved.unit.is(spec(order)));
   for (const ProvedRow& row : proved.rows) EXPECT_GT(row.outputs, 1'000'000u) << row.name;
+  EXPECT_GT(proved.cpu.outputs, 1'000'000u);
+  EXPECT_EQ(proved.cpu.differing, 0u) << proved.cpu.first;
   EXPECT_EQ(proved.digest, digest) << fmt::format("{:016x}", proved.digest);
 }
 
@@ -192,6 +194,7 @@ TEST(ProveTest, RowsOfAnotherUnitAreInvariantButNotAuditable) {
     const ProveReport report = prove_rows({{"a", order, true, as_that}, {"b", order, true, as_that}});
     EXPECT_TRUE(report.same()) << name(order);
     EXPECT_FALSE(report.orders.front().auditable) << name(order);
+    EXPECT_GT(report.orders.front().cpu.differing, 1000u) << name(order);
     EXPECT_TRUE(report.orders.front().unit.is(spec(unit))) << name(unit);
     EXPECT_FALSE(report.orders.front().unit.is(spec(order))) << name(order);
   }
@@ -207,7 +210,11 @@ TEST(ProveTest, RowsThatShareAMistakeAreInvariantButNotAuditable) {
   const Order order = Order::kHopperBlock128;
   const ProveReport report = prove_rows({{"a", order, false, no_bias}, {"b", order, false, no_bias}});
   EXPECT_TRUE(report.same());
-  EXPECT_FALSE(report.orders.front().auditable);
+  const ProvedOrder& proved = report.orders.front();
+  EXPECT_FALSE(proved.auditable);
+  EXPECT_GT(proved.cpu.differing, 0u);
+  EXPECT_LT(proved.cpu.differing, proved.cpu.outputs);
+  EXPECT_NE(proved.cpu.first.find(", bias"), std::string::npos) << proved.cpu.first;
 }
 
 // What all rows do alike, the first among them, is no business of a row all the same.
@@ -281,6 +288,8 @@ ProveReport some_report(bool auditable, uint64_t differing) {
   report.control = 7;
   report.orders.push_back({Order::kAdaFast, auditable, 0xabc, {0xffff, 13, 13, true, true, 0}, {}});
   report.orders.front().rows = {{"first", false, 100, 0, ""}, {"other", false, 100, differing, ""}};
+  report.orders.front().cpu.outputs = 90;
+  if (!auditable) report.orders.front().cpu.differing = 3, report.orders.front().cpu.first = "needles, m=1: 3 of 16";
   if (differing) report.orders.front().rows[1].first = "M sweep, m=65 from row 3: 2 of 100 outputs, the first at [1,2]";
   return report;
 }
@@ -293,7 +302,8 @@ TEST(ProveReportTest, VerdictsAndTables) {
   device.arch = 89, device.name = "an RTX";
   EXPECT_EQ(prove_verdict(some_report(true, 0), "c.json"), "0 of 200 outputs differ; certificate: c.json");
   EXPECT_EQ(prove_verdict(some_report(false, 0), "c.json"),
-            "0 of 200 outputs differ; ada-fast is invariant, not auditable; certificate: c.json");
+            "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
+            "certificate: c.json");
   EXPECT_EQ(prove_verdict(some_report(true, 2), ""), "2 of 200 outputs differ; no certificate");
   ProveReport blind = some_report(true, 0);
   blind.control = 0;
@@ -306,16 +316,20 @@ TEST(ProveReportTest, VerdictsAndTables) {
   EXPECT_EQ(table.find("not the Order's"), std::string::npos);
   ProveReport other = some_report(false, 0);
   other.orders.front().unit.align_bits = -1;
-  EXPECT_NE(prove_table(other, device, 1).find("over 30 + 13 bits, truncates, one chain (not the Order's)"),
-            std::string::npos);
+  for (const char* part :
+       {"over 30 + 13 bits, truncates, one chain (not the Order's)", " 3 of 90  invariant",
+        "ada-fast: 3 of 90 outputs of the first rows are not the CPU backend's; needles, m=1: 3 of 16"})
+    EXPECT_NE(prove_table(other, device, 1).find(part), std::string::npos) << prove_table(other, device, 1);
   other.left_out = {"a64x64x128 needs 50000 bytes of shared memory, the device has 49152"};
   EXPECT_NE(prove_table(other, device, 1).find("not run: a64x64x128 needs 50000 bytes"), std::string::npos);
   EXPECT_EQ(Json::parse(prove_json(other, device, 4, 1.5, ""))["left_out"][0], other.left_out[0]);
   EXPECT_EQ(prove_verdict(other, ""),
-            "0 of 200 outputs differ; ada-fast is invariant, not auditable; no certificate: 1 rows could not run");
+            "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
+            "no certificate: 1 rows could not run");
   expect_error([&] { make_certificate(other, device, 4, "2026-11-25"); }, ErrorCode::kBadInput, "50000 bytes");
   const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, "c.json"));
   EXPECT_EQ(json["orders"][0]["verdict"], "invariant, not auditable");
+  EXPECT_EQ(json["orders"][0]["cpu"], Json({{"outputs", 90}, {"differing", 3}, {"first", "needles, m=1: 3 of 16"}}));
   EXPECT_EQ(json["outputs"], 200);
   EXPECT_TRUE(json["passed"].get<bool>());
   EXPECT_TRUE(Json::parse(prove_json(some_report(true, 2), device, 4, 1.5, ""))["certificate"].is_null());

@@ -80,7 +80,7 @@ void run_check(const Arguments& arguments) {
   for (const ProvedOrder& order : c.orders) {
     outputs += order.outputs();
     rows += order.rows.size();
-    if (!order.auditable) other_bits += fmt::format("; {} is invariant, not auditable", name(order.order));
+    if (!order.auditable) other_bits += "; " + not_auditable(order);
   }
   Json json = {{"format", "samebits-check"},
                {"version", 1},
