@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "bits.h"
 #include "cli/prove.h"
@@ -128,6 +129,21 @@ INSTANTIATE_TEST_SUITE_P(Orders, ProveOrderTest,
 TEST(ProveTest, AnotherNumberOfThreadsHasTheSameDigestsAndCounts) {
   const auto rows = [](int threads) { return honest_rows(Order::kHopperPromoted, threads); };
   EXPECT_EQ(prove_rows(rows(1)).orders, prove_rows(rows(2)).orders);
+}
+
+TEST(ProveTest, AWeightOfVllmsTestIsSweptAndHeldToTheCpu) {
+  std::set<int64_t> batches;
+  const auto another_unit_there = [&](const GemmProblem& p, const Launch&) {
+    GemmProblem q = p;
+    if (p.n() == 1024 && p.k() == 2048 && p.m() != 200)  // m = 200 is a case of the digest
+      batches.insert(p.m()), q.order = Order::kAdaPromoted;
+    cpu::gemm(q, 0);
+  };
+  const ProveReport report = prove_rows({{"a", Order::kHopperPromoted, true, another_unit_there}});
+  EXPECT_EQ(batches, (std::set<int64_t>{1, 16, 17}));
+  EXPECT_TRUE(report.same());
+  const std::string& first = report.orders.front().cpu.first;
+  EXPECT_TRUE(first.starts_with("M sweep, n=1024 k=2048: ")) << first;
 }
 
 struct Family {
@@ -264,7 +280,7 @@ TEST(ProveTest, ARowThatFailsIsNamedWithItsCase) {
   const ProofRow honest = cpu_row("honest", Order::kHopperFast, true);
   expect_fault({honest, failing(at(3, 48), fault)}, "hopper-fast faulty fp32, all bit patterns, m=3 n=48 k=144");
   expect_fault({honest, failing(at(257, 272), fault)},
-               "hopper-fast faulty fp32, M sweep, m=257 from row 0: an illegal memory access");
+               "hopper-fast faulty fp32, M sweep, n=272 k=528, m=257 from row 0: an illegal memory access");
   expect_fault({failing([](const GemmProblem& p) { return p.k() == 544; }, fault)},
                "hopper-fast faulty fp32, probes of the matrix unit: an illegal memory access");
   expect_error([&] { prove_rows({failing(at(3, 48), std::runtime_error("out of luck"))}); }, ErrorCode::kUnsupported,

@@ -1,7 +1,9 @@
 // The parts of a proof (samebits/prove.h): the data of its cases, one run of a row, and the probes of the matrix unit.
 // Shared by prove.cpp, prove_cases.cpp and prove_unit.cpp.
 #pragma once
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/memory.h"
@@ -31,8 +33,14 @@ std::vector<ProofCase> proof_cases(int round, Order order);
 
 /// The pool of the M sweep: 257 rows, each of which is computed alone and in batches.
 ProofCase sweep_case(int round, Order order, bool weight_only);
-/// Batches of the sweep, as {first row, rows}.
-std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round);
+/// The same of m rows and a weight [n,k].
+ProofCase sweep_case(int round, Order order, bool weight_only, int64_t m, int64_t n, int64_t k);
+/// Batches of a pool, as {first row, rows}: of these sizes, as far as it has the rows.
+std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round, std::span<const int64_t> sizes, int64_t pool);
+/// The sizes of the small weight's batches, at the edges of every tile, and of the seed's, around vLLM's.
+inline constexpr int64_t kSweepSizes[] = {1,  2,  3,  7,  8,   9,   15,  16,  17,  31,  32,  33, 47,
+                                          63, 64, 65, 96, 100, 127, 128, 129, 192, 255, 256, 257};
+inline constexpr int64_t kSeedSizes[] = {1, 16, 17, 64, 65, 256, 257};
 /// The sweep's pool with data whose sums are not exact in FP32, and no bias: the control computes it in two parts.
 ProofCase control_case(Order order, bool weight_only);
 
