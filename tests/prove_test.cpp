@@ -146,6 +146,29 @@ TEST(ProveTest, AWeightOfVllmsTestIsSweptAndHeldToTheCpu) {
   EXPECT_TRUE(first.starts_with("M sweep, n=1024 k=2048: ")) << first;
 }
 
+// What runs on streams at once must take longer than a launch, and differ, or there is nothing to disturb.
+TEST(ProveTest, ConcurrentStreamsGetTheLargestCases) {
+  for (Order order : {Order::kHopperFast, Order::kHopperBlock128, Order::kHopperBf16}) {
+    const std::vector<ProofCase> all = proof_cases(0, order);
+    for (bool weight_only : {false, true}) {
+      if (weight_only && spec(order).operands == Operands::kFp8) continue;
+      const std::vector<const ProofCase*> largest = largest_cases(all, weight_only, 4);
+      std::set<std::tuple<int64_t, int64_t, int64_t>> shapes;
+      for (const ProofCase* c : largest) {
+        EXPECT_EQ(c->weight_only(), weight_only);
+        shapes.emplace(c->m, c->n, c->k);
+      }
+      EXPECT_EQ(shapes.size(), 4u) << name(order);
+      const auto work = [](const ProofCase& c) { return c.m * c.n * c.k; };
+      EXPECT_GT(work(*largest.front()), 400'000'000) << largest.front()->what;
+      for (const ProofCase& c : all)
+        EXPECT_TRUE(c.weight_only() != weight_only || shapes.contains({c.m, c.n, c.k}) ||
+                    work(c) <= work(*largest.back()))
+            << c.what;
+    }
+  }
+}
+
 struct Family {
   std::string name;
   Order order;

@@ -74,7 +74,7 @@ class OrderProof {
     XXH3_state_t digest;
     XXH3_64bits_reset(&digest);
     for (int round = 0; round < options_.rounds; ++round) {
-      const std::vector<ProofCase> cases = proof_cases(round, result_.order);
+      std::vector<ProofCase> cases = proof_cases(round, result_.order);
       for (size_t i = 0; i < cases.size(); ++i) {
         if (!progress(round + static_cast<double>(i) / static_cast<double>(cases.size() + 3), cases[i].what)) return;
         for (Group& group : groups_) run_case(group, cases[i], digest);
@@ -86,8 +86,10 @@ class OrderProof {
         // The weights of vLLM's own test. A CPU under proof does less: it takes seconds where a GPU takes milliseconds.
         for (const auto& [n, k] : std::span(shapes::kSeed).first(place_.is_cpu() ? 1 : std::size(shapes::kSeed))) {
           if (!progress(round + 0.96, "M sweep")) return;
-          const ProofCase seed = sweep_case(round, result_.order, weight_only, place_.is_cpu() ? 17 : 257, n, k);
-          for (Group& group : groups_) run_sweep(group, seed, sweep_batches(round, kSeedSizes, seed.m));
+          // Among the cases, where the streams find it.
+          const ProofCase& pool =
+              cases.emplace_back(sweep_case(round, result_.order, weight_only, place_.is_cpu() ? 17 : 257, n, k));
+          for (Group& group : groups_) run_sweep(group, pool, sweep_batches(round, kSeedSizes, pool.m));
         }
         if (!progress(round + 0.97, "concurrent streams")) return;
         for (Group& group : groups_)
@@ -233,14 +235,13 @@ class OrderProof {
     count(result_.cpu, first_rows(on_the_cpu(pool, out, kAudited)), first_rows(bytes), pool, out, kAudited, pool.what);
   }
 
-  /// The first cases of such a weight on four streams at once, by every row, against the first row alone.
+  /// Large cases of such a weight on four streams at once, against the first row alone: by one row on all of them, and
+  /// by as many rows as there are streams.
   void run_streams(Group& group, const std::vector<ProofCase>& all, bool weight_only) {
     const std::vector<size_t> rows = group.taking(weight_only);
     if (rows.empty()) return;
     const ProofRow& reference = *group.rows[rows[0]];
-    std::vector<const ProofCase*> cases;
-    for (const ProofCase& c : all)
-      if (c.weight_only() == weight_only && cases.size() < kStreams) cases.push_back(&c);
+    const std::vector<const ProofCase*> cases = largest_cases(all, weight_only, kStreams);
     cuda::Stream streams[kStreams];
     std::vector<std::unique_ptr<OnPlace>> on;
     std::vector<Memory> want;
@@ -251,21 +252,23 @@ class OrderProof {
       const std::vector<std::byte> alone = bytes_of(run_row(reference, *on.back(), cases[s]->what));
       want.push_back(on.back()->output(outputs(alone, *cases[s], dtype(s))));
     }
-    for (size_t i : rows) {
-      std::vector<Memory> got;
-      for (const auto& operands : on) got.push_back(operands->output());
-      place_.synchronize();
-      for (int repeat = 0; repeat < 3; ++repeat)
-        for (size_t s = 0; s < kStreams; ++s) {
-          Launch concurrent = launch();
-          concurrent.stream = streams[s].get();
-          const ProofRow& row = *group.rows[i];
-          named(row, what(s), [&] { row.run(on[s]->problem(row, got[s]), concurrent); });
-        }
-      for (size_t s = 0; s < kStreams; ++s) named(*group.rows[i], what(s), [&] { streams[s].synchronize(); });
-      for (size_t s = 0; s < kStreams; ++s)
-        count(group.proved[i], got[s], want[s], *cases[s], dtype(s), cases[s]->m, what(s));
-    }
+    for (size_t apart : {0, 1})
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const auto row_on = [&](size_t s) { return rows[(i + apart * s) % rows.size()]; };
+        std::vector<Memory> got;
+        for (const auto& operands : on) got.push_back(operands->output());
+        place_.synchronize();
+        for (int repeat = 0; repeat < 3; ++repeat)
+          for (size_t s = 0; s < kStreams; ++s) {
+            Launch concurrent = launch();
+            concurrent.stream = streams[s].get();
+            const ProofRow& row = *group.rows[row_on(s)];
+            named(row, what(s), [&] { row.run(on[s]->problem(row, got[s]), concurrent); });
+          }
+        for (size_t s = 0; s < kStreams; ++s) named(*group.rows[row_on(s)], what(s), [&] { streams[s].synchronize(); });
+        for (size_t s = 0; s < kStreams; ++s)
+          count(group.proved[row_on(s)], got[s], want[s], *cases[s], dtype(s), cases[s]->m, what(s));
+      }
   }
 
   const ProveOptions& options_;

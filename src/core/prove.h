@@ -31,6 +31,10 @@ constexpr uint16_t sign_bit(Dtype dtype) { return size_of(dtype) == 1 ? 0x80 : 0
 /// The cases of one round for one Order: the same on every machine.
 std::vector<ProofCase> proof_cases(int round, Order order);
 
+/// The `count` cases of such a weight with the most work, each of another shape: what short kernels do on streams at
+/// once is to follow each other.
+std::vector<const ProofCase*> largest_cases(const std::vector<ProofCase>& cases, bool weight_only, size_t count);
+
 /// The pool of the M sweep: 257 rows, each of which is computed alone and in batches.
 ProofCase sweep_case(int round, Order order, bool weight_only);
 /// The same of m rows and a weight [n,k].

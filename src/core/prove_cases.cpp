@@ -269,6 +269,18 @@ std::vector<ProofCase> proof_cases(int round, Order order) {
   return cases;
 }
 
+std::vector<const ProofCase*> largest_cases(const std::vector<ProofCase>& cases, bool weight_only, size_t count) {
+  std::vector<const ProofCase*> found;
+  for (const ProofCase& c : cases) {
+    const auto same_shape = [&](const ProofCase* o) { return std::tie(o->m, o->n, o->k) == std::tie(c.m, c.n, c.k); };
+    if (c.weight_only() == weight_only && std::none_of(found.begin(), found.end(), same_shape)) found.push_back(&c);
+  }
+  const auto work = [](const ProofCase* c) { return c->m * c->n * c->k; };
+  std::stable_sort(found.begin(), found.end(), [&](const auto* x, const auto* y) { return work(x) > work(y); });
+  found.resize(std::min(found.size(), count));
+  return found;
+}
+
 ProofCase sweep_case(int round, Order order, bool weight_only) {
   const bool half = spec(order).operands == Operands::kHalf;
   return sweep_case(round, order, weight_only, 257, half ? 264 : 272, half ? 520 : 528);
