@@ -73,6 +73,23 @@ TEST_F(CertificateTest, WhatIsWrittenComesBack) {
   EXPECT_EQ(read_file(path()), text);
 }
 
+// How many outputs are the CPU backend's is in a certificate if it was counted: those of before this count still hold.
+TEST_F(CertificateTest, TheCountsOfTheCpuAreOptionalAndMustAgreeWithTheVerdict) {
+  Certificate c = some_certificate();
+  save_certificate(c, path());
+  EXPECT_EQ(read_file(path()).find("\"cpu\""), std::string::npos);
+  EXPECT_EQ(load_certificate(path()).orders[0].cpu, (ProvedRow{"cpu", false, 0, 0, ""}));
+  c.orders[0].cpu.outputs = 7;
+  c.orders[1].auditable = false, c.orders[1].cpu = {"cpu", false, 9, 2, "needles, m=1 n=16 k=16"};
+  save_certificate(c, path());
+  EXPECT_EQ(load_certificate(path()).orders, c.orders);
+  const auto with_cpu = [](const Json& cpu) { return [=](Json& json) { json["orders"][0]["cpu"] = cpu; }; };
+  expect_refused(with_cpu({{"outputs", 9}, {"differing", 2}, {"first", "m=1"}}),
+                 "auditable is true, and 2 outputs are not the CPU backend's");
+  expect_refused(with_cpu({{"outputs", 9}, {"differing", 0}}), "first is missing");
+  expect_refused(with_cpu(3), "outputs is missing");
+}
+
 TEST_F(CertificateTest, ChooseLeavesTheFixedRowOnlyWithOneForTheDevice) {
   save_certificate(some_certificate(), path());
   const Certificate c = load_certificate(path());
@@ -177,7 +194,9 @@ TEST_F(CertificateTest, TheHoppersOfThisProjectAreProvenRowForRow) {
 // Every member replaced by whatever JSON there is, with a digest that fits: taken or refused with an Error, nothing
 // else.
 TEST_F(CertificateTest, WhateverStandsInAMemberIsTakenOrRefused) {
-  save_certificate(some_certificate(), path());
+  Certificate certificate = some_certificate();
+  certificate.orders[0].cpu.outputs = 7;
+  save_certificate(certificate, path());
   const Json good = Json::parse(read_file(path()));
   const std::vector<Json> values = {nullptr,
                                     true,

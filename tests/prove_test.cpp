@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "bits.h"
 #include "cli/prove.h"
 #include "core/prove.h"
 #include "cpu/gemm.h"
+#include "cpu/wide.h"
 #include "files.h"
 #include "lies.h"
 
@@ -20,10 +22,14 @@ ProofRow cpu_row(const std::string& name, Order order, bool fp32, int threads = 
   return {name, order, fp32, [threads](const GemmProblem& p, const Launch&) { cpu::gemm(p, threads); }, weight_only};
 }
 
+/// Whether the CPU computes FP8 sums of the Order one by one, which takes ten times as long.
+constexpr bool is_wide(Order order) { return spec(order).operands == Operands::kFp8 && !cpu::fits_lanes(spec(order)); }
+
 /// Rows as the tables have them of an Order: of each output type, and of each weight.
 std::vector<ProofRow> honest_rows(Order order, int threads = 0) {
-  std::vector<ProofRow> rows = {cpu_row("one", order, false, 1), cpu_row("all", order, false, threads)};
-  if (spec(order).scale_block == 0) rows.push_back(cpu_row("fp32", order, true));
+  std::vector<ProofRow> rows = {cpu_row("all", order, false, threads)};
+  if (!is_wide(order)) rows.push_back(cpu_row("one", order, false, 1));
+  if (spec(order).scale_block == 0 && order != Order::kBlackwellFast) rows.push_back(cpu_row("fp32", order, true));
   if (spec(order).operands == Operands::kHalf) {
     rows.push_back(cpu_row("weight-only", order, false, threads, true));
     rows.push_back(cpu_row("weight-only fp32", order, true, threads, true));
@@ -87,19 +93,20 @@ TEST(ProveTest, AnotherUnitIsDescribedAsItIs) {
 /// Whether the CPU's proof of an Order takes minutes in this build: 16-bit sums are doubles, under a sanitizer.
 constexpr bool is_slow_here([[maybe_unused]] Order order) {
 #ifdef __SANITIZE_ADDRESS__
-  return spec(order).operands == Operands::kHalf;
+  return spec(order).operands == Operands::kHalf || is_wide(order);
 #else
   return false;
 #endif
 }
 
 /// An Order and the digest of one round. Those of hopper-fast and hopper-promoted are what an H100 gave, 2026-11-24;
-/// the others are the CPU backend's.
+/// the others are the CPU backend's: of Ada and the Blackwells no GPU has computed one yet.
 class ProveOrderTest : public ::testing::TestWithParam<std::pair<Order, uint64_t>> {};
 
 TEST_P(ProveOrderTest, HonestRowsAreProven) {
   const auto [order, digest] = GetParam();
-  if (is_slow_here(order)) GTEST_SKIP() << "minutes under a sanitizer; cpu_half_test.cpp has the same code there";
+  if (is_slow_here(order))
+    GTEST_SKIP() << "minutes under a sanitizer; the tests of the CPU backend have the same code there";
   const ProveReport report = prove_rows(honest_rows(order));
   ASSERT_EQ(report.orders.size(), 1u);
   EXPECT_TRUE(report.same());
@@ -108,14 +115,20 @@ TEST_P(ProveOrderTest, HonestRowsAreProven) {
   EXPECT_TRUE(proved.auditable);
   EXPECT_TRUE(proved.unit.is(spec(order)));
   for (const ProvedRow& row : proved.rows) EXPECT_GT(row.outputs, 1'000'000u) << row.name;
+  EXPECT_GT(proved.cpu.outputs, 1'000'000u);
+  EXPECT_EQ(proved.cpu.differing, 0u) << proved.cpu.first;
   EXPECT_EQ(proved.digest, digest) << fmt::format("{:016x}", proved.digest);
 }
 
 INSTANTIATE_TEST_SUITE_P(Orders, ProveOrderTest,
                          ::testing::Values(std::pair(Order::kHopperFast, 0xd100f62dedb3d37aull),
                                            std::pair(Order::kHopperPromoted, 0x787fcdd362ec3a8eull),
+                                           std::pair(Order::kAdaFast, 0x157958afe358a36eull),
+                                           std::pair(Order::kAdaPromoted, 0x51fbdd822a52e6a7ull),
                                            std::pair(Order::kHopperBf16, 0xc8b575c43bc2bd95ull),
                                            std::pair(Order::kHopperBlock128, 0x0ac77ccb546679b5ull),
+                                           std::pair(Order::kBlackwellFast, 0x8f52c8828cc2edbeull),
+                                           std::pair(Order::kSm120Fast, 0x17c14d998e768de1ull),
                                            std::pair(Order::kAmpereBf16, 0xf544d72c2384a4d6ull)),
                          [](const auto& info) {
                            std::string text(name(info.param.first));
@@ -126,6 +139,44 @@ INSTANTIATE_TEST_SUITE_P(Orders, ProveOrderTest,
 TEST(ProveTest, AnotherNumberOfThreadsHasTheSameDigestsAndCounts) {
   const auto rows = [](int threads) { return honest_rows(Order::kHopperPromoted, threads); };
   EXPECT_EQ(prove_rows(rows(1)).orders, prove_rows(rows(2)).orders);
+}
+
+TEST(ProveTest, AWeightOfVllmsTestIsSweptAndHeldToTheCpu) {
+  std::set<int64_t> batches;
+  const auto another_unit_there = [&](const GemmProblem& p, const Launch&) {
+    GemmProblem q = p;
+    if (p.n() == 1024 && p.k() == 2048 && p.m() != 200)  // m = 200 is a case of the digest
+      batches.insert(p.m()), q.order = Order::kAdaPromoted;
+    cpu::gemm(q, 0);
+  };
+  const ProveReport report = prove_rows({{"a", Order::kHopperPromoted, true, another_unit_there}});
+  EXPECT_EQ(batches, (std::set<int64_t>{1, 16, 17}));
+  EXPECT_TRUE(report.same());
+  const std::string& first = report.orders.front().cpu.first;
+  EXPECT_TRUE(first.starts_with("M sweep, n=1024 k=2048: ")) << first;
+}
+
+// What runs on streams at once must take longer than a launch, and differ, or there is nothing to disturb.
+TEST(ProveTest, ConcurrentStreamsGetTheLargestCases) {
+  for (Order order : {Order::kHopperFast, Order::kHopperBlock128, Order::kHopperBf16}) {
+    const std::vector<ProofCase> all = proof_cases(0, order);
+    for (bool weight_only : {false, true}) {
+      if (weight_only && spec(order).operands == Operands::kFp8) continue;
+      const std::vector<const ProofCase*> largest = largest_cases(all, weight_only, 4);
+      std::set<std::tuple<int64_t, int64_t, int64_t>> shapes;
+      for (const ProofCase* c : largest) {
+        EXPECT_EQ(c->weight_only(), weight_only);
+        shapes.emplace(c->m, c->n, c->k);
+      }
+      EXPECT_EQ(shapes.size(), 4u) << name(order);
+      const auto work = [](const ProofCase& c) { return c.m * c.n * c.k; };
+      EXPECT_GT(work(*largest.front()), 400'000'000) << largest.front()->what;
+      for (const ProofCase& c : all)
+        EXPECT_TRUE(c.weight_only() != weight_only || shapes.contains({c.m, c.n, c.k}) ||
+                    work(c) <= work(*largest.back()))
+            << c.what;
+    }
+  }
 }
 
 struct Family {
@@ -192,6 +243,7 @@ TEST(ProveTest, RowsOfAnotherUnitAreInvariantButNotAuditable) {
     const ProveReport report = prove_rows({{"a", order, true, as_that}, {"b", order, true, as_that}});
     EXPECT_TRUE(report.same()) << name(order);
     EXPECT_FALSE(report.orders.front().auditable) << name(order);
+    EXPECT_GT(report.orders.front().cpu.differing, 1000u) << name(order);
     EXPECT_TRUE(report.orders.front().unit.is(spec(unit))) << name(unit);
     EXPECT_FALSE(report.orders.front().unit.is(spec(order))) << name(order);
   }
@@ -207,7 +259,27 @@ TEST(ProveTest, RowsThatShareAMistakeAreInvariantButNotAuditable) {
   const Order order = Order::kHopperBlock128;
   const ProveReport report = prove_rows({{"a", order, false, no_bias}, {"b", order, false, no_bias}});
   EXPECT_TRUE(report.same());
-  EXPECT_FALSE(report.orders.front().auditable);
+  const ProvedOrder& proved = report.orders.front();
+  EXPECT_FALSE(proved.auditable);
+  EXPECT_GT(proved.cpu.differing, 0u);
+  EXPECT_LT(proved.cpu.differing, proved.cpu.outputs);
+  EXPECT_NE(proved.cpu.first.find(", bias"), std::string::npos) << proved.cpu.first;
+}
+
+// What all rows do alike, the first among them, is no business of a row all the same.
+TEST(ProveTest, ControlRowsThatAllWriteOutsideOfTheOutputAreCaught) {
+  std::vector<ProofRow> rows;
+  for (const auto& [what, lie] : kShapeLies)
+    if (what.find(" past the last ") != std::string::npos)
+      rows.push_back(
+          {what, Order::kHopperBlock128, false, [lie = lie](const GemmProblem& p, const Launch&) { lie(p); }});
+  ASSERT_EQ(rows.size(), 2u);
+  const ProveReport report = prove_rows({rows[0], rows[0], rows[1], rows[1]});
+  EXPECT_TRUE(report.orders.front().auditable);
+  for (const ProvedRow& row : report.orders.front().rows) EXPECT_GT(row.differing, 0u) << row.name;
+  const std::string& first = row_of(report, "a write past the last row").first;
+  EXPECT_NE(first.find("m=1 n=16 k=16"), std::string::npos) << first;
+  EXPECT_NE(first.find("the first at [1,0]"), std::string::npos) << first;
 }
 
 TEST(ProveTest, NothingToProveIsAnError) {
@@ -222,6 +294,30 @@ TEST(ProveTest, NothingToProveIsAnError) {
   small.arch = cuda::tiles().front().arch, small.name = "a small one", small.shared_memory = 1 << 10;
   options.device = &small;
   expect_error([&] { prove(options); }, ErrorCode::kNoDevice, "bytes of shared memory, the device has 1024");
+}
+
+// Where it fails the row, the case and what was thrown are named; of an Error the code is kept.
+TEST(ProveTest, ARowThatFailsIsNamedWithItsCase) {
+  const auto failing = [](auto when, auto what) {
+    const auto run = [=](const GemmProblem& p, const Launch&) {
+      if (when(p)) throw what;
+      cpu::gemm(p, 0);
+    };
+    return ProofRow{"faulty", Order::kHopperFast, true, run};
+  };
+  const Error fault(ErrorCode::kDeviceFault, "an illegal memory access");
+  const auto expect_fault = [&](const std::vector<ProofRow>& rows, std::string_view text) {
+    expect_error([&] { prove_rows(rows); }, ErrorCode::kDeviceFault, text);
+  };
+  const auto at = [](int64_t m, int64_t n) { return [=](const GemmProblem& p) { return p.m() == m && p.n() == n; }; };
+  const ProofRow honest = cpu_row("honest", Order::kHopperFast, true);
+  expect_fault({honest, failing(at(3, 48), fault)}, "hopper-fast faulty fp32, all bit patterns, m=3 n=48 k=144");
+  expect_fault({honest, failing(at(257, 272), fault)},
+               "hopper-fast faulty fp32, M sweep, n=272 k=528, m=257 from row 0: an illegal memory access");
+  expect_fault({failing([](const GemmProblem& p) { return p.k() == 544; }, fault)},
+               "hopper-fast faulty fp32, probes of the matrix unit: an illegal memory access");
+  expect_error([&] { prove_rows({failing(at(3, 48), std::runtime_error("out of luck"))}); }, ErrorCode::kUnsupported,
+               ": out of luck");
 }
 
 TEST(ProveTest, ACancelledProofProvesNothing) {
@@ -241,6 +337,8 @@ ProveReport some_report(bool auditable, uint64_t differing) {
   report.control = 7;
   report.orders.push_back({Order::kAdaFast, auditable, 0xabc, {0xffff, 13, 13, true, true, 0}, {}});
   report.orders.front().rows = {{"first", false, 100, 0, ""}, {"other", false, 100, differing, ""}};
+  report.orders.front().cpu.outputs = 90;
+  if (!auditable) report.orders.front().cpu.differing = 3, report.orders.front().cpu.first = "needles, m=1: 3 of 16";
   if (differing) report.orders.front().rows[1].first = "M sweep, m=65 from row 3: 2 of 100 outputs, the first at [1,2]";
   return report;
 }
@@ -253,7 +351,8 @@ TEST(ProveReportTest, VerdictsAndTables) {
   device.arch = 89, device.name = "an RTX";
   EXPECT_EQ(prove_verdict(some_report(true, 0), "c.json"), "0 of 200 outputs differ; certificate: c.json");
   EXPECT_EQ(prove_verdict(some_report(false, 0), "c.json"),
-            "0 of 200 outputs differ; ada-fast is invariant, not auditable; certificate: c.json");
+            "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
+            "certificate: c.json");
   EXPECT_EQ(prove_verdict(some_report(true, 2), ""), "2 of 200 outputs differ; no certificate");
   ProveReport blind = some_report(true, 0);
   blind.control = 0;
@@ -266,16 +365,20 @@ TEST(ProveReportTest, VerdictsAndTables) {
   EXPECT_EQ(table.find("not the Order's"), std::string::npos);
   ProveReport other = some_report(false, 0);
   other.orders.front().unit.align_bits = -1;
-  EXPECT_NE(prove_table(other, device, 1).find("over 30 + 13 bits, truncates, one chain (not the Order's)"),
-            std::string::npos);
+  for (const char* part :
+       {"over 30 + 13 bits, truncates, one chain (not the Order's)", " 3 of 90  invariant",
+        "ada-fast: 3 of 90 outputs of the first rows are not the CPU backend's; needles, m=1: 3 of 16"})
+    EXPECT_NE(prove_table(other, device, 1).find(part), std::string::npos) << prove_table(other, device, 1);
   other.left_out = {"a64x64x128 needs 50000 bytes of shared memory, the device has 49152"};
   EXPECT_NE(prove_table(other, device, 1).find("not run: a64x64x128 needs 50000 bytes"), std::string::npos);
   EXPECT_EQ(Json::parse(prove_json(other, device, 4, 1.5, ""))["left_out"][0], other.left_out[0]);
   EXPECT_EQ(prove_verdict(other, ""),
-            "0 of 200 outputs differ; ada-fast is invariant, not auditable; no certificate: 1 rows could not run");
+            "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
+            "no certificate: 1 rows could not run");
   expect_error([&] { make_certificate(other, device, 4, "2026-11-25"); }, ErrorCode::kBadInput, "50000 bytes");
   const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, "c.json"));
   EXPECT_EQ(json["orders"][0]["verdict"], "invariant, not auditable");
+  EXPECT_EQ(json["orders"][0]["cpu"], Json({{"outputs", 90}, {"differing", 3}, {"first", "needles, m=1: 3 of 16"}}));
   EXPECT_EQ(json["outputs"], 200);
   EXPECT_TRUE(json["passed"].get<bool>());
   EXPECT_TRUE(Json::parse(prove_json(some_report(true, 2), device, 4, 1.5, ""))["certificate"].is_null());

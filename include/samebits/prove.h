@@ -48,8 +48,8 @@ struct ProofRow {
 struct ProvedRow {
   std::string name;
   bool fp32 = false;
-  uint64_t outputs = 0;    ///< compared with the first row of its kind; the first one's with the CPU backend
-  uint64_t differing = 0;  ///< of those, outputs of other bits
+  uint64_t outputs = 0;    ///< compared with the first row of its kind
+  uint64_t differing = 0;  ///< outputs of other bits, and elements written outside of the output
   std::string first;       ///< where the first of them was; empty if none
   bool operator==(const ProvedRow&) const = default;
 };
@@ -57,10 +57,11 @@ struct ProvedRow {
 /// What was found of one Order.
 struct ProvedOrder {
   Order order = Order::kHopperFast;
-  bool auditable = false;  ///< the CPU backend has the same bits
+  bool auditable = false;  ///< the CPU backend has the same bits: cpu.differing is 0
   uint64_t digest = 0;     ///< XXH3-64 over the first rows' outputs: equal wherever the bits are
   UnitBehaviour unit;
   std::vector<ProvedRow> rows;
+  ProvedRow cpu = {"cpu", false, 0, 0, ""};  ///< the CPU backend held to the first rows; no outputs: not recorded
 
   bool same() const;         ///< all rows agree among themselves
   uint64_t outputs() const;  ///< of all rows
@@ -88,7 +89,7 @@ struct ProveReport {
 };
 
 /// Runs the proof. Deterministic: the same digests and counts on every device of one kind. Throws Error(kNoDevice) for
-/// a device without rows, and what gemm() throws.
+/// a device without rows, and what gemm() throws, with the row and the case in front.
 ProveReport prove(const ProveOptions& options);
 
 /// What a certificate file says. It holds for devices of one kind, this version of the library and of the contract, and

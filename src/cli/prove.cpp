@@ -80,7 +80,7 @@ void run_check(const Arguments& arguments) {
   for (const ProvedOrder& order : c.orders) {
     outputs += order.outputs();
     rows += order.rows.size();
-    if (!order.auditable) other_bits += fmt::format("; {} is invariant, not auditable", name(order.order));
+    if (!order.auditable) other_bits += "; " + not_auditable(order);
   }
   Json json = {{"format", "samebits-check"},
                {"version", 1},
@@ -102,12 +102,13 @@ void run_check(const Arguments& arguments) {
 
 constexpr char kFooter[] =
     R"(Every row that the GPU can launch computes the same problems: all bit patterns, subnormals, cancelling sums, the widest
-exponents, needles, NaN and infinite scales, padded rows, shapes at the edges of every tile, an M sweep, concurrent streams. Rows of
-16-bit operands get them in bf16 and fp16, with sums at both ends of FP32, infinities, and weights of the same dtype and in e4m3: the
-rows that do not widen an e4m3 weight get it widened, and are held to those that do. Rows of block scales get scales of full
-significands, of powers of two and of wide exponents. Every output is compared bit by bit with the first row's, and the first row's with
-the CPU backend. A K-split schedule runs through the same comparison and must be caught. Rows that the GPU cannot launch are listed with the
-reason. The 90 rows of a Hopper take 7 s a round on an H100.
+exponents, needles, NaN and infinite scales, padded rows, shapes at the edges of every tile, M sweeps of a small weight and of those
+of vLLM's own test of batch invariance, concurrent streams. Rows of 16-bit operands get them in bf16 and fp16, with sums at both ends
+of FP32, infinities, and weights of the same dtype and in e4m3: the rows that do not widen an e4m3 weight get it widened, and are held
+to those that do. Rows of block scales get scales of full significands, of powers of two and of wide exponents. Every output is
+compared bit by bit with the first row's, and the first row's with the CPU backend (of a sweep the first 16 tokens); nothing may be
+written between padded rows or past the last one. A K-split schedule runs through the same comparison and must be caught. Rows that
+the GPU cannot launch are listed with the reason. The 90 rows of a Hopper take 7 s a round on an H100.
 
 If all rows agree a certificate is written. With it (--certificate FILE, the environment variable SAMEBITS_CERTIFICATE, or
 samebits.load_certificate in Python) every row of this kind of GPU may be chosen; without one an architecture that the project has not

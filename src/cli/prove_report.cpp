@@ -31,22 +31,39 @@ std::string_view state_of(const ProvedOrder& order) {
   return order.auditable ? "same bits" : "invariant, not auditable";
 }
 
+Json counts(const ProvedRow& row) {
+  return {{"outputs", row.outputs},
+          {"differing", row.differing},
+          {"first", row.first.empty() ? Json(nullptr) : Json(row.first)}};
+}
+
 }  // namespace
+
+std::string not_auditable(const ProvedOrder& order) {
+  std::string text = fmt::format("{} is invariant, not auditable", name(order.order));
+  if (order.cpu.outputs)
+    text += fmt::format(": {} of {} outputs are not the CPU backend's", order.cpu.differing, order.cpu.outputs);
+  return text;
+}
 
 std::string prove_table(const ProveReport& report, const DeviceInfo& device, double seconds) {
   std::vector<std::vector<std::string>> rows = {
-      {"order", "rows", "outputs", "differ", "verdict", "matrix unit", "digest"}};
+      {"order", "rows", "outputs", "differ", "not the CPU's", "verdict", "matrix unit", "digest"}};
   for (const ProvedOrder& o : report.orders)
     rows.push_back({std::string(name(o.order)), fmt::format("{}", o.rows.size()), fmt::format("{}", o.outputs()),
-                    fmt::format("{}", differing(o)), std::string(state_of(o)),
-                    describe(o.unit) + (o.unit.is(spec(o.order)) ? "" : " (not the Order's)"),
+                    fmt::format("{}", differing(o)), fmt::format("{} of {}", o.cpu.differing, o.cpu.outputs),
+                    std::string(state_of(o)), describe(o.unit) + (o.unit.is(spec(o.order)) ? "" : " (not the Order's)"),
                     fmt::format("{:016x}", o.digest)});
-  std::string text = columns(rows, {false, true, true, true, false, false, false});
-  for (const ProvedOrder& o : report.orders)
+  std::string text = columns(rows, {false, true, true, true, true, false, false, false});
+  for (const ProvedOrder& o : report.orders) {
     for (const ProvedRow& row : o.rows)
       if (row.differing)
         text += fmt::format("{} {}: {} of {} outputs differ; {}\n", name(o.order), row.name, row.differing, row.outputs,
                             row.first);
+    if (o.cpu.differing)
+      text += fmt::format("{}: {} of {} outputs of the first rows are not the CPU backend's; {}\n", name(o.order),
+                          o.cpu.differing, o.cpu.outputs, o.cpu.first);
+  }
   for (const std::string& reason : report.left_out) text += fmt::format("not run: {}\n", reason);
   return text + fmt::format("control: a K-split schedule differed in {} outputs{}\n{}, {:.0f} s\n", report.control,
                             report.control ? ": caught by the same comparison" : ": NOT CAUGHT",
@@ -61,15 +78,14 @@ std::string prove_json(const ProveReport& report, const DeviceInfo& device, int 
   uint64_t outputs = 0, sum = 0;
   for (const ProvedOrder& o : report.orders) {
     Json rows = Json::array();
-    for (const ProvedRow& row : o.rows)
-      rows.push_back({{"row", row.name},
-                      {"fp32", row.fp32},
-                      {"outputs", row.outputs},
-                      {"differing", row.differing},
-                      {"first", row.first.empty() ? Json(nullptr) : Json(row.first)}});
+    for (const ProvedRow& row : o.rows) {
+      rows.push_back({{"row", row.name}, {"fp32", row.fp32}});
+      rows.back().update(counts(row));
+    }
     json["orders"].push_back({{"order", name(o.order)},
                               {"verdict", state_of(o)},
                               {"digest", fmt::format("{:016x}", o.digest)},
+                              {"cpu", counts(o.cpu)},
                               {"unit",
                                {{"chunk", o.unit.chunk()},
                                 {"step", fmt::format("{:016x}", o.unit.step)},
@@ -99,7 +115,7 @@ std::string prove_verdict(const ProveReport& report, const std::string& certific
   for (const ProvedOrder& o : report.orders) {
     outputs += o.outputs();
     sum += differing(o);
-    if (o.same() && !o.auditable) other += fmt::format("; {} is invariant, not auditable", name(o.order));
+    if (o.same() && !o.auditable) other += "; " + not_auditable(o);
   }
   std::string end = "no certificate";
   if (!certificate.empty())

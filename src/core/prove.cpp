@@ -11,6 +11,7 @@
 #include "core/choose.h"
 #include "core/generator.h"
 #include "core/prove.h"
+#include "core/shapes.h"
 #include "core/slice.h"
 #include "cpu/gemm.h"
 #include "numerics/formats.h"
@@ -19,7 +20,23 @@ namespace samebits {
 namespace {
 
 constexpr size_t kStreams = 4;
-constexpr int64_t kCut = 128;  // where the control cuts K: at a block of scales, which could not be halved
+constexpr int64_t kAudited = 16;  // tokens of an M sweep that are held to the CPU backend
+constexpr int64_t kCut = 128;     // where the control cuts K: at a block of scales, which could not be halved
+
+/// Calls what runs the row. An error then says which row, and on what.
+template <class Call>
+auto named(const ProofRow& row, const std::string& what, Call&& call) {
+  const auto text = [&](const std::exception& e) {
+    return fmt::format("{} {}{}, {}: {}", name(row.order), row.name, row.fp32 ? " fp32" : "", what, e.what());
+  };
+  try {
+    return call();
+  } catch (const Error& e) {
+    throw Error(e.code(), text(e));
+  } catch (const std::exception& e) {
+    throw Error(ErrorCode::kUnsupported, text(e));
+  }
+}
 
 /// Rows of one Order that write the same type: the first is the one that the others are held to.
 struct Group {
@@ -52,11 +69,12 @@ class OrderProof {
   /// Throws away nothing: what was found until a cancel is in result().
   template <class Progress>
   void run(const Progress& progress) {
-    result_.unit = probe_unit(place_, *front().rows.front());
+    const ProofRow& probed = *front().rows.front();
+    result_.unit = named(probed, "probes of the matrix unit", [&] { return probe_unit(place_, probed); });
     XXH3_state_t digest;
     XXH3_64bits_reset(&digest);
     for (int round = 0; round < options_.rounds; ++round) {
-      const std::vector<ProofCase> cases = proof_cases(round, result_.order);
+      std::vector<ProofCase> cases = proof_cases(round, result_.order);
       for (size_t i = 0; i < cases.size(); ++i) {
         if (!progress(round + static_cast<double>(i) / static_cast<double>(cases.size() + 3), cases[i].what)) return;
         for (Group& group : groups_) run_case(group, cases[i], digest);
@@ -64,13 +82,21 @@ class OrderProof {
       for (bool weight_only : weights()) {
         if (!progress(round + 0.95, "M sweep")) return;
         const ProofCase sweep = sweep_case(round, result_.order, weight_only);
-        for (Group& group : groups_) run_sweep(group, sweep, sweep_batches(round));
+        for (Group& group : groups_) run_sweep(group, sweep, sweep_batches(round, kSweepSizes, sweep.m));
+        // The weights of vLLM's own test. A CPU under proof does less: it takes seconds where a GPU takes milliseconds.
+        for (const auto& [n, k] : std::span(shapes::kSeed).first(place_.is_cpu() ? 1 : std::size(shapes::kSeed))) {
+          if (!progress(round + 0.96, "M sweep")) return;
+          // Among the cases, where the streams find it.
+          const ProofCase& pool =
+              cases.emplace_back(sweep_case(round, result_.order, weight_only, place_.is_cpu() ? 17 : 257, n, k));
+          for (Group& group : groups_) run_sweep(group, pool, sweep_batches(round, kSeedSizes, pool.m));
+        }
         if (!progress(round + 0.97, "concurrent streams")) return;
         for (Group& group : groups_)
           if (!place_.is_cpu()) run_streams(group, cases, weight_only);
       }
     }
-    result_.auditable = !audit_failed_;
+    result_.auditable = result_.cpu.differing == 0;
     result_.digest = XXH3_64bits_digest(&digest);
   }
 
@@ -85,27 +111,30 @@ class OrderProof {
     const Dtype out = row.fp32 ? Dtype::kF32 : Dtype::kBf16;
     const ProofCase c = control_case(result_.order, row.weight_only);
     const OnPlace on(place_, c, out);
-    const Memory whole = run_row(row, on);
+    const Memory whole = run_row(row, on, "the control");
     const int64_t cut = c.k / 2 / kCut * kCut;
     std::vector<std::byte> sums[2];
     for (int h = 0; h < 2; ++h) {
       Memory half = on.output();
-      row.run(slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), launch());
-      place_.synchronize();
-      sums[h].resize(half.size());
-      half.download(sums[h].data(), half.size());
+      run_row(row, slice_k(on.problem(row, half), h ? cut : 0, h ? c.k - cut : cut), "the control");
+      sums[h] = bytes_of(half);
     }
     for (size_t i = 0; i < sums[0].size(); i += size_of(out))
       store(out, &sums[0][i], load(out, &sums[0][i]) + load(out, &sums[1][i]));
-    Memory split(place_, sums[0].size());
-    split.upload(sums[0].data(), sums[0].size());
-    return compare_(view(split, c, out), view(whole, c, out), 0).count;
+    const Memory split = on.output(outputs(sums[0], c, out));
+    // Without the guard rows: a write there is no difference of a sum.
+    const auto sum_of = [&](const Memory& memory) { return all_of(memory, c, out).slice_rows(0, c.m); };
+    return compare_(sum_of(split), sum_of(whole), 0).count;
   }
 
  private:
-  static ConstView view(const Memory& memory, const ProofCase& c, Dtype out) {
-    // The padding belongs to the comparison: nobody may write there.
-    return ConstView(memory.data(), out, c.m, c.out_stride, c.out_stride);
+  /// What is compared: nobody may write into the padding of the rows either, or past the last one.
+  static ConstView all_of(const Memory& memory, const ProofCase& c, Dtype out) {
+    return ConstView(memory.data(), out, c.m + kGuardRows, c.out_stride, c.out_stride);
+  }
+  /// The outputs alone of such a memory's bytes.
+  static ConstView outputs(const std::vector<std::byte>& bytes, const ProofCase& c, Dtype out) {
+    return ConstView(bytes.data(), out, c.m, c.n, c.out_stride);
   }
 
   /// The rows that the unit and the control are seen through: those of fp32, which hide nothing, if there are any.
@@ -123,33 +152,39 @@ class OrderProof {
     return launch;
   }
 
-  Memory run_row(const ProofRow& row, const OnPlace& on) const {
+  void run_row(const ProofRow& row, const GemmProblem& problem, const std::string& what) const {
+    named(row, what, [&] {
+      row.run(problem, launch());
+      place_.synchronize();
+    });
+  }
+
+  Memory run_row(const ProofRow& row, const OnPlace& on, const std::string& what) const {
     Memory out = on.output();
-    row.run(on.problem(row, out), launch());
-    place_.synchronize();
+    run_row(row, on.problem(row, out), what);
     return out;
   }
 
-  void count(ProvedRow& row, const cuda::Difference& difference, uint64_t outputs, const std::string& what,
-             int64_t cols) {
+  /// Counts where a run of `m` rows of the case left another memory than it should.
+  void count(ProvedRow& row, const Memory& got, const Memory& want, const ProofCase& c, Dtype out, int64_t m,
+             const std::string& what) {
+    const cuda::Difference difference = compare_(all_of(got, c, out), all_of(want, c, out), 0);
+    const auto outputs = static_cast<uint64_t>(m * c.n), width = static_cast<uint64_t>(c.out_stride);
     row.outputs += outputs;
     row.differing += difference.count;
     if (!difference.count || !row.first.empty()) return;
-    const auto width = static_cast<uint64_t>(cols);
     row.first = fmt::format("{}: {} of {} outputs, the first at [{},{}]", what, difference.count, outputs,
                             difference.first / width, difference.first % width);
   }
 
-  /// The case on the CPU backend, in host memory.
-  std::vector<std::byte> on_the_cpu(const ProofCase& c, Dtype out) const {
+  /// The first `m` rows of the case on the CPU backend, in host memory.
+  std::vector<std::byte> on_the_cpu(const ProofCase& c, Dtype out, int64_t m) const {
     static const Place cpu(cpu_device());
     const OnPlace on(cpu, c, out);
     Memory result = on.output();
     const ProofRow row{"cpu", result_.order, out == Dtype::kF32, {}, c.weight_only()};
-    cpu::gemm(on.problem(row, result), options_.threads);
-    std::vector<std::byte> bytes(result.size());
-    result.download(bytes.data(), bytes.size());
-    return bytes;
+    cpu::gemm(on.problem(row, result, 0, m), options_.threads);
+    return bytes_of(result);
   }
 
   void run_case(Group& group, const ProofCase& c, XXH3_state_t& digest) {
@@ -158,25 +193,20 @@ class OrderProof {
     const ProofRow& reference = *group.rows[rows[0]];
     const Dtype out = reference.fp32 ? Dtype::kF32 : c.half;
     const OnPlace on(place_, c, out);
-    const Memory first = run_row(reference, on);
-    const auto outputs = static_cast<uint64_t>(c.m * c.n);
-    const std::vector<std::byte> cpu = on_the_cpu(c, out);
-    Memory want(place_, cpu.size());
-    want.upload(cpu.data(), cpu.size());
+    Memory got = run_row(reference, on, c.what);
+    const std::vector<std::byte> bytes = bytes_of(got);
+    XXH3_64bits_update(&digest, bytes.data(), static_cast<size_t>(c.m * c.out_stride) * size_of(out));
+    const Memory want = on.output(outputs(bytes, c, out)), cpu = on.output(outputs(on_the_cpu(c, out, c.m), c, out));
     // Not the first row's fault: another unit than the Order's, or an Order that is not the unit's.
-    if (compare_(view(first, c, out), view(want, c, out), 0).count) audit_failed_ = true;
-    group.proved[rows[0]].outputs += outputs;
-    std::vector<std::byte> bytes(first.size());
-    first.download(bytes.data(), bytes.size());
-    XXH3_64bits_update(&digest, bytes.data(), bytes.size());
+    count(result_.cpu, cpu, want, c, out, c.m, c.what);
     for (size_t i : rows) {
-      if (i == rows[0]) continue;
-      const Memory got = run_row(*group.rows[i], on);
-      count(group.proved[i], compare_(view(got, c, out), view(first, c, out), 0), outputs, c.what, c.out_stride);
+      if (i != rows[0]) got = run_row(*group.rows[i], on, c.what);
+      count(group.proved[i], got, want, c, out, c.m, c.what);
     }
   }
 
-  /// Each row of the tables over batches of the pool, against the pool's rows alone by the first one.
+  /// Each row of the tables over batches of the pool, against the pool's rows alone by the first one, and some of
+  /// these against the CPU. What a sweep computes is not in the digest.
   void run_sweep(Group& group, const ProofCase& pool, const std::vector<std::pair<int64_t, int64_t>>& batches) {
     const std::vector<size_t> rows = group.taking(pool.weight_only());
     if (rows.empty()) return;
@@ -187,54 +217,58 @@ class OrderProof {
     for (int64_t row = 0; row < pool.m; ++row) {
       GemmProblem p = on.problem(reference, alone, row, 1);
       p.out.data = View(alone.data(), out, pool.m, pool.n, pool.out_stride).at(row, 0);
-      reference.run(p, launch());
+      run_row(reference, p, fmt::format("{}, row {} alone", pool.what, row));
     }
-    place_.synchronize();
-    for (size_t i : rows)
-      for (const auto& [first, m] : batches) {
+    const std::vector<std::byte> bytes = bytes_of(alone);
+    for (const auto& [first, m] : batches) {
+      const std::string what = fmt::format("{}, m={} from row {}", pool.what, m, first);
+      const Memory want = on.output(outputs(bytes, pool, out).slice_rows(first, m));
+      for (size_t i : rows) {
         Memory got = on.output();
-        group.rows[i]->run(on.problem(*group.rows[i], got, first, m), launch());
-        place_.synchronize();
-        const ConstView batch(got.data(), out, m, pool.n, pool.out_stride);
-        const ConstView want(alone.data(), out, pool.m, pool.n, pool.out_stride);
-        count(group.proved[i], compare_(batch, want, first), static_cast<uint64_t>(m * pool.n),
-              fmt::format("{}, m={} from row {}", pool.what, m, first), pool.n);
+        run_row(*group.rows[i], on.problem(*group.rows[i], got, first, m), what);
+        count(group.proved[i], got, want, pool, out, m, what);
       }
+    }
+    const auto first_rows = [&](const std::vector<std::byte>& of) {
+      return on.output(outputs(of, pool, out).slice_rows(0, kAudited));
+    };
+    count(result_.cpu, first_rows(on_the_cpu(pool, out, kAudited)), first_rows(bytes), pool, out, kAudited, pool.what);
   }
 
-  /// The first cases of such a weight on four streams at once, by every row, against the first row alone.
+  /// Large cases of such a weight on four streams at once, against the first row alone: by one row on all of them, and
+  /// by as many rows as there are streams.
   void run_streams(Group& group, const std::vector<ProofCase>& all, bool weight_only) {
     const std::vector<size_t> rows = group.taking(weight_only);
     if (rows.empty()) return;
     const ProofRow& reference = *group.rows[rows[0]];
-    std::vector<const ProofCase*> cases;
-    for (const ProofCase& c : all)
-      if (c.weight_only() == weight_only && cases.size() < kStreams) cases.push_back(&c);
+    const std::vector<const ProofCase*> cases = largest_cases(all, weight_only, kStreams);
     cuda::Stream streams[kStreams];
     std::vector<std::unique_ptr<OnPlace>> on;
     std::vector<Memory> want;
     const auto dtype = [&](size_t s) { return reference.fp32 ? Dtype::kF32 : cases[s]->half; };
+    const auto what = [&](size_t s) { return "concurrent streams, " + cases[s]->what; };
     for (size_t s = 0; s < kStreams; ++s) {
       on.push_back(std::make_unique<OnPlace>(place_, *cases[s], dtype(s)));
-      want.push_back(run_row(reference, *on.back()));
+      const std::vector<std::byte> alone = bytes_of(run_row(reference, *on.back(), cases[s]->what));
+      want.push_back(on.back()->output(outputs(alone, *cases[s], dtype(s))));
     }
-    for (size_t i : rows) {
-      std::vector<Memory> got;
-      for (const auto& operands : on) got.push_back(operands->output());
-      place_.synchronize();
-      for (int repeat = 0; repeat < 3; ++repeat)
-        for (size_t s = 0; s < kStreams; ++s) {
-          Launch concurrent = launch();
-          concurrent.stream = streams[s].get();
-          group.rows[i]->run(on[s]->problem(*group.rows[i], got[s]), concurrent);
-        }
-      for (const cuda::Stream& stream : streams) stream.synchronize();
-      for (size_t s = 0; s < kStreams; ++s) {
-        const ProofCase& c = *cases[s];
-        count(group.proved[i], compare_(view(got[s], c, dtype(s)), view(want[s], c, dtype(s)), 0),
-              static_cast<uint64_t>(c.m * c.n), "concurrent streams, " + c.what, c.out_stride);
+    for (size_t apart : {0, 1})
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const auto row_on = [&](size_t s) { return rows[(i + apart * s) % rows.size()]; };
+        std::vector<Memory> got;
+        for (const auto& operands : on) got.push_back(operands->output());
+        place_.synchronize();
+        for (int repeat = 0; repeat < 3; ++repeat)
+          for (size_t s = 0; s < kStreams; ++s) {
+            Launch concurrent = launch();
+            concurrent.stream = streams[s].get();
+            const ProofRow& row = *group.rows[row_on(s)];
+            named(row, what(s), [&] { row.run(on[s]->problem(row, got[s]), concurrent); });
+          }
+        for (size_t s = 0; s < kStreams; ++s) named(*group.rows[row_on(s)], what(s), [&] { streams[s].synchronize(); });
+        for (size_t s = 0; s < kStreams; ++s)
+          count(group.proved[row_on(s)], got[s], want[s], *cases[s], dtype(s), cases[s]->m, what(s));
       }
-    }
   }
 
   const ProveOptions& options_;
@@ -242,7 +276,6 @@ class OrderProof {
   Comparison compare_;
   Group groups_[2];  // bf16 and fp16, fp32
   ProvedOrder result_;
-  bool audit_failed_ = false;
 };
 
 /// Every row that the device can launch, the FIXED ones first; of the others for its architecture why not.

@@ -269,24 +269,38 @@ std::vector<ProofCase> proof_cases(int round, Order order) {
   return cases;
 }
 
+std::vector<const ProofCase*> largest_cases(const std::vector<ProofCase>& cases, bool weight_only, size_t count) {
+  std::vector<const ProofCase*> found;
+  for (const ProofCase& c : cases) {
+    const auto same_shape = [&](const ProofCase* o) { return std::tie(o->m, o->n, o->k) == std::tie(c.m, c.n, c.k); };
+    if (c.weight_only() == weight_only && std::none_of(found.begin(), found.end(), same_shape)) found.push_back(&c);
+  }
+  const auto work = [](const ProofCase* c) { return c->m * c->n * c->k; };
+  std::stable_sort(found.begin(), found.end(), [&](const auto* x, const auto* y) { return work(x) > work(y); });
+  found.resize(std::min(found.size(), count));
+  return found;
+}
+
 ProofCase sweep_case(int round, Order order, bool weight_only) {
-  Random random(seed_of(round, order, weight_only ? 3 : 1));
   const bool half = spec(order).operands == Operands::kHalf;
+  return sweep_case(round, order, weight_only, 257, half ? 264 : 272, half ? 520 : 528);
+}
+
+ProofCase sweep_case(int round, Order order, bool weight_only, int64_t m, int64_t n, int64_t k) {
+  Random random(seed_of(round, order, weight_only ? 3 : 1));
   const size_t number = 2 * static_cast<size_t>(round) + (weight_only ? 1 : 0);
-  const Shape shape = half ? Shape{257, 264, 520} : Shape{257, 272, 528};
-  ProofCase c = make_case(random, order, number, Kind::kCancelling, shape, round % 2, false);
-  c.what = weight_only ? "M sweep, e4m3 weight" : "M sweep";
+  ProofCase c = make_case(random, order, number, Kind::kCancelling, {m, n, k}, round % 2, false);
+  c.what = fmt::format("M sweep, n={} k={}{}", n, k, weight_only ? ", e4m3 weight" : "");
   // One for each row, or a row alone would have another scale than in its batch.
-  if (c.scale_a.size() == 1) c.scale_a.resize(257, 0.03125f);
+  if (c.scale_a.size() == 1) c.scale_a.resize(static_cast<size_t>(m), 0.03125f);
   return c;
 }
 
-std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round) {
+std::vector<std::pair<int64_t, int64_t>> sweep_batches(int round, std::span<const int64_t> sizes, int64_t pool) {
   Random random(seed_of(round, Order::kHopperFast, 2));
   std::vector<std::pair<int64_t, int64_t>> batches;
-  for (int64_t m :
-       {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 96, 100, 127, 128, 129, 192, 255, 256, 257})
-    batches.emplace_back(random.below(static_cast<uint32_t>(258 - m)), m);
+  for (int64_t m : sizes)
+    if (m <= pool) batches.emplace_back(random.below(static_cast<uint32_t>(pool + 1 - m)), m);
   return batches;
 }
 

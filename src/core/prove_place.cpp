@@ -1,5 +1,8 @@
 // A case of a proof on the device under proof: its operands in memory, as each row takes them.
 #include "core/prove.h"
+
+#include <cstring>
+
 #include "numerics/formats.h"
 #include "samebits/quantize.h"
 
@@ -66,9 +69,25 @@ GemmProblem OnPlace::problem(const ProofRow& row, Memory& out, int64_t first, in
 }
 
 Memory OnPlace::output() const {
-  Memory memory(place_, static_cast<size_t>(case_.m * case_.out_stride) * size_of(out_));
-  memory.fill(0xa5);
+  Memory memory(place_, static_cast<size_t>((case_.m + kGuardRows) * case_.out_stride) * size_of(out_));
+  memory.fill(kUntouched);
   return memory;
+}
+
+Memory OnPlace::output(const ConstView& rows) const {
+  Memory memory = output();
+  std::vector<std::byte> bytes(memory.size(), std::byte{kUntouched});
+  const View outputs(bytes.data(), out_, rows.rows, case_.n, case_.out_stride);
+  for (int64_t row = 0; row < rows.rows; ++row)
+    std::memcpy(outputs.at(row, 0), rows.at(row, 0), static_cast<size_t>(case_.n) * size_of(out_));
+  memory.upload(bytes.data(), bytes.size());
+  return memory;
+}
+
+std::vector<std::byte> bytes_of(const Memory& memory) {
+  std::vector<std::byte> bytes(memory.size());
+  memory.download(bytes.data(), bytes.size());
+  return bytes;
 }
 
 }  // namespace samebits

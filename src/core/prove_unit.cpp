@@ -56,8 +56,7 @@ class Probes {
     Launch launch;
     launch.device = &place.device(), launch.stream = place.stream();
     row.run(on.problem(row, result), launch);
-    std::vector<std::byte> bytes(result.size());
-    result.download(bytes.data(), bytes.size());
+    const std::vector<std::byte> bytes = bytes_of(result);
     std::vector<float> sums;
     for (int64_t p = 0; p < count; ++p) sums.push_back(load(out, ConstView(bytes.data(), out, n, n).at(p, p)));
     return sums;

@@ -31,11 +31,14 @@ Json to_json(const ProvedOrder& order) {
   Json rows = Json::array();
   for (const ProvedRow& row : order.rows)
     rows.push_back({{"row", row.name}, {"fp32", row.fp32}, {"outputs", row.outputs}});
-  return {{"order", name(order.order)},
-          {"auditable", order.auditable},
-          {"digest", fmt::format("{:016x}", order.digest)},
-          {"unit", to_json(order.unit)},
-          {"rows", rows}};
+  Json json = {{"order", name(order.order)},
+               {"auditable", order.auditable},
+               {"digest", fmt::format("{:016x}", order.digest)},
+               {"unit", to_json(order.unit)},
+               {"rows", rows}};
+  const ProvedRow& cpu = order.cpu;
+  if (cpu.outputs) json["cpu"] = {{"outputs", cpu.outputs}, {"differing", cpu.differing}, {"first", cpu.first}};
+  return json;
 }
 
 class Reader {
@@ -88,6 +91,13 @@ class Reader {
     for (const Json& row : file_.array(json, "rows"))
       order.rows.push_back({file_.text(row, "row"), file_.flag(row, "fp32"),
                             static_cast<uint64_t>(file_.number(row, "outputs", 1, kMost)), 0, ""});
+    if (!json.contains("cpu")) return order;  // a certificate may lack the counts
+    const Json& cpu = file_.member(json, "cpu");
+    order.cpu.outputs = static_cast<uint64_t>(file_.number(cpu, "outputs", 1, kMost));
+    order.cpu.differing = static_cast<uint64_t>(file_.number(cpu, "differing", 0, kMost));
+    order.cpu.first = file_.text(cpu, "first");
+    if (order.auditable != (order.cpu.differing == 0))
+      file_.bad("auditable is {}, and {} outputs are not the CPU backend's", order.auditable, order.cpu.differing);
     return order;
   }
 
