@@ -7,6 +7,7 @@
 
 #include "bits.h"
 #include "cli.h"
+#include "cli/prove.h"
 #include "cuda/tile.h"
 #include "files.h"
 #include "samebits/prove.h"
@@ -24,10 +25,10 @@ DeviceInfo ada(bool certified = false) {
   return d;
 }
 
-/// The certificate that a sound device would get, without one at hand.
-Certificate some_certificate(const DeviceInfo& device = ada(),
-                             const std::vector<Order>& orders = {Order::kAdaFast, Order::kAdaPromoted,
-                                                                 Order::kAmpereBf16}) {
+const std::vector<Order> kAda = {Order::kAdaFast, Order::kAdaPromoted, Order::kAmpereBf16};
+
+/// The report that a sound device would give, without one at hand.
+ProveReport some_report(const DeviceInfo& device = ada(), const std::vector<Order>& orders = kAda) {
   ProveReport report;
   report.control = 1;
   for (Order order : orders) {
@@ -37,7 +38,12 @@ Certificate some_certificate(const DeviceInfo& device = ada(),
         proved.rows.push_back({std::string(tile.name), tile.out == OutKind::kFloat, 1000000, 0, ""});
     report.orders.push_back(proved);
   }
-  return make_certificate(report, device, 4, "2026-11-24");
+  return report;
+}
+
+/// Its certificate.
+Certificate some_certificate(const DeviceInfo& device = ada(), const std::vector<Order>& orders = kAda) {
+  return make_certificate(some_report(device, orders), device, 4, "2026-11-24");
 }
 
 class CertificateTest : public ::testing::Test {
@@ -71,6 +77,45 @@ TEST_F(CertificateTest, WhatIsWrittenComesBack) {
   const std::string text = read_file(path());
   save_certificate(c, path());
   EXPECT_EQ(read_file(path()), text);
+}
+
+TEST_F(CertificateTest, AProofThatFailsLeavesNoEarlierCertificateOfItsGpu) {
+  const auto settle = [&](const ProveReport& report) {
+    const cli::CertificateFile file = cli::settle_certificate(report, ada(), 4, path());
+    return std::tuple(cli::exit_code_of(report), file.written, file.removed, std::filesystem::exists(path()));
+  };
+  ProveReport differing = some_report(), left_out = some_report(), blind = some_report();
+  differing.orders[0].rows[1].differing = 2;
+  left_out.left_out = {"a64x64x128 needs 50000 bytes of shared memory, the device has 49152"};
+  blind.control = 0;
+  EXPECT_EQ(settle(differing), std::tuple(cli::kDifferent, "", "", false));
+  EXPECT_EQ(settle(left_out), std::tuple(cli::kBadRequest, "", "", false));
+  EXPECT_EQ(folder_.list(), std::vector<std::string>());
+  for (const auto& [report, code] :
+       {std::pair(differing, cli::kDifferent), {left_out, cli::kBadRequest}, {blind, cli::kDifferent}}) {
+    EXPECT_EQ(settle(some_report()), std::tuple(cli::kSame, path(), "", true));
+    EXPECT_EQ(load_certificate(path()).orders, some_report().orders);
+    EXPECT_EQ(settle(report), std::tuple(code, "", path(), false));
+  }
+}
+
+TEST_F(CertificateTest, AProofThatFailsLeavesEveryOtherFile) {
+  ProveReport failed = some_report();
+  failed.control = 0;
+  DeviceInfo other = ada();
+  other.name = "NVIDIA L40S";
+  save_certificate(some_certificate(other), path());
+  const std::string of_another_gpu = read_file(path());
+  save_certificate(some_certificate(), path());
+  const std::string damaged = read_file(path()).replace(read_file(path()).find("13010"), 5, "13011");
+  for (const std::string& text :
+       {of_another_gpu, damaged, std::string("my notes\n"), std::string("{}"), std::string()}) {
+    write_file(path(), text);
+    EXPECT_EQ(cli::settle_certificate(failed, ada(), 4, path()).removed, "") << text;
+    EXPECT_EQ(read_file(path()), text);
+  }
+  EXPECT_EQ(cli::settle_certificate(failed, ada(), 4, folder_.path().string()).removed, "");
+  EXPECT_TRUE(std::filesystem::is_directory(folder_.path()));
 }
 
 // How many outputs are the CPU backend's is in a certificate if it was counted: those of before this count still hold.

@@ -349,15 +349,18 @@ TEST(ProveReportTest, VerdictsAndTables) {
   using cli::prove_verdict;
   DeviceInfo device;
   device.arch = 89, device.name = "an RTX";
-  EXPECT_EQ(prove_verdict(some_report(true, 0), "c.json"), "0 of 200 outputs differ; certificate: c.json");
-  EXPECT_EQ(prove_verdict(some_report(false, 0), "c.json"),
+  const cli::CertificateFile written{"c.json", ""}, removed{"", "c.json"};
+  EXPECT_EQ(prove_verdict(some_report(true, 0), written), "0 of 200 outputs differ; certificate: c.json");
+  EXPECT_EQ(prove_verdict(some_report(false, 0), written),
             "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
             "certificate: c.json");
-  EXPECT_EQ(prove_verdict(some_report(true, 2), ""), "2 of 200 outputs differ; no certificate");
+  EXPECT_EQ(prove_verdict(some_report(true, 2), {}), "2 of 200 outputs differ; no certificate");
+  EXPECT_EQ(prove_verdict(some_report(true, 2), removed),
+            "2 of 200 outputs differ; no certificate; the earlier certificate c.json was removed");
   ProveReport blind = some_report(true, 0);
   blind.control = 0;
   EXPECT_FALSE(blind.same());
-  EXPECT_EQ(prove_verdict(blind, ""), "the control was not caught: nothing is proven");
+  EXPECT_EQ(prove_verdict(blind, {}), "the control was not caught: nothing is proven");
   const std::string table = prove_table(some_report(true, 2), device, 1);
   for (const char* part : {"rows differ", "16 a step, 13 + 13 bits, truncates, one chain",
                            "ada-fast other: 2 of 100 outputs differ; M sweep, m=65 from row 3", "an RTX (sm_89), 1 s"})
@@ -371,17 +374,23 @@ TEST(ProveReportTest, VerdictsAndTables) {
     EXPECT_NE(prove_table(other, device, 1).find(part), std::string::npos) << prove_table(other, device, 1);
   other.left_out = {"a64x64x128 needs 50000 bytes of shared memory, the device has 49152"};
   EXPECT_NE(prove_table(other, device, 1).find("not run: a64x64x128 needs 50000 bytes"), std::string::npos);
-  EXPECT_EQ(Json::parse(prove_json(other, device, 4, 1.5, ""))["left_out"][0], other.left_out[0]);
-  EXPECT_EQ(prove_verdict(other, ""),
+  EXPECT_EQ(Json::parse(prove_json(other, device, 4, 1.5, {}))["left_out"][0], other.left_out[0]);
+  EXPECT_EQ(prove_verdict(other, {}),
             "0 of 200 outputs differ; ada-fast is invariant, not auditable: 3 of 90 outputs are not the CPU backend's; "
             "no certificate: 1 rows could not run");
   expect_error([&] { make_certificate(other, device, 4, "2026-11-25"); }, ErrorCode::kBadInput, "50000 bytes");
-  const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, "c.json"));
+  const Json json = Json::parse(prove_json(some_report(false, 0), device, 4, 1.5, written));
   EXPECT_EQ(json["orders"][0]["verdict"], "invariant, not auditable");
   EXPECT_EQ(json["orders"][0]["cpu"], Json({{"outputs", 90}, {"differing", 3}, {"first", "needles, m=1: 3 of 16"}}));
   EXPECT_EQ(json["outputs"], 200);
   EXPECT_TRUE(json["passed"].get<bool>());
-  EXPECT_TRUE(Json::parse(prove_json(some_report(true, 2), device, 4, 1.5, ""))["certificate"].is_null());
+  EXPECT_EQ(json["certificate"], "c.json");
+  EXPECT_TRUE(json["removed"].is_null());
+  const Json failed = Json::parse(prove_json(some_report(true, 2), device, 4, 1.5, removed));
+  EXPECT_TRUE(failed["certificate"].is_null());
+  EXPECT_EQ(failed["removed"], "c.json");
+  EXPECT_FALSE(failed["passed"].get<bool>());
+  EXPECT_FALSE(Json::parse(prove_json(other, device, 4, 1.5, {}))["passed"].get<bool>());
 }
 
 }  // namespace

@@ -85,7 +85,8 @@ struct ProveReport {
       left_out;  ///< why rows of the device's architecture were not run, a sentence with the name each
   bool cancelled = false;
 
-  bool same() const;  ///< all rows of every Order agree, and the control was caught
+  bool same() const;      ///< all rows of every Order agree, and the control was caught
+  bool complete() const;  ///< and no row was left out: what a certificate says
 };
 
 /// Runs the proof. Deterministic: the same digests and counts on every device of one kind. Throws Error(kNoDevice) for
@@ -109,7 +110,7 @@ struct Certificate {
   bool holds_for(const DeviceInfo& other) const;
 };
 
-/// The certificate of a report whose rows all agree. Throws Error(kBadInput) for another report.
+/// The certificate of a report that is complete. Throws Error(kBadInput) for another report.
 Certificate make_certificate(const ProveReport& report, const DeviceInfo& device, int rounds, const std::string& date);
 
 /// Reads a certificate. Needs no GPU. Throws Error(kIo), or Error(kBadInput) with a sentence: damaged text (its digest
@@ -119,6 +120,10 @@ Certificate load_certificate(const std::filesystem::path& path);
 
 /// Writes a certificate, as a whole or not at all. Throws Error(kIo).
 void save_certificate(const Certificate& certificate, const std::filesystem::path& path);
+
+/// Removes the file if load_certificate() takes it and it holds for the device, and says whether: what an earlier proof
+/// said must not outlive one that failed. Any other file stays. Throws Error(kIo).
+bool remove_certificate(const std::filesystem::path& path, const DeviceInfo& device);
 
 /// Throws Error(kBadInput) with both sides unless the certificate holds for the device.
 void check_certificate(const Certificate& certificate, const DeviceInfo& device);

@@ -1,5 +1,4 @@
 // `samebits prove`: the rows of this machine's GPU held to each other and to the CPU, and the certificate of it.
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <chrono>
@@ -55,16 +54,15 @@ void run_prove(const Arguments& arguments) {
     return set_exit_code(kInterrupted);
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const bool complete = report.same() && report.left_out.empty();
-  if (complete)
-    save_certificate(make_certificate(report, choice.device, arguments.rounds,
-                                      fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::now()))),
-                     arguments.out);
-  const std::string written = complete ? arguments.out : "";
   if (arguments.json != "-") fmt::print("{}", prove_table(report, choice.device, seconds));
-  print_json(Json::parse(prove_json(report, choice.device, arguments.rounds, seconds, written)), arguments.json);
-  fmt::print("{}\n", prove_verdict(report, written));
-  set_exit_code(report.same() ? kSame : kDifferent);
+  std::fflush(stdout);  // before a file that cannot be written loses what is known
+  const CertificateFile file = settle_certificate(report, choice.device, arguments.rounds, arguments.out);
+  const std::string json = prove_json(report, choice.device, arguments.rounds, seconds, file);
+  if (arguments.json == "-") fmt::print("{}\n", json);
+  fmt::print("{}\n", prove_verdict(report, file));
+  std::fflush(stdout);
+  if (is_file(arguments.json)) atomic_write_text(arguments.json, json + "\n");
+  set_exit_code(exit_code_of(report));
 }
 
 void run_check(const Arguments& arguments) {
@@ -110,10 +108,15 @@ compared bit by bit with the first row's, and the first row's with the CPU backe
 written between padded rows or past the last one. A K-split schedule runs through the same comparison and must be caught. Rows that
 the GPU cannot launch are listed with the reason. The 90 rows of a Hopper take 7 s a round on an H100.
 
-If all rows agree a certificate is written. With it (--certificate FILE, the environment variable SAMEBITS_CERTIFICATE, or
-samebits.load_certificate in Python) every row of this kind of GPU may be chosen; without one an architecture that the project has not
-proven is held to one row. If the rows agree and the CPU backend does not, the certificate says so: invariant, not auditable.
-It does not survive another version of samebits or of its contract, another major version of the driver, or another kind of GPU.
+If every row ran and all agree a certificate is written. If not, there is none, and one of an earlier run in the place of --out that
+holds for this GPU is removed; an interrupted run, or one that CUDA stopped, leaves it. With a certificate (--certificate FILE, the
+environment variable SAMEBITS_CERTIFICATE, or samebits.load_certificate in Python) every row of this kind of GPU may be chosen; without
+one an architecture that the project has not proven is held to one row. If the rows agree and the CPU backend does not, the
+certificate says so: invariant, not auditable. It does not survive another version of samebits or of its contract, another major
+version of the driver, or another kind of GPU.
+
+Exit codes: 0 a certificate was written, 1 rows differ or the control was not caught, 2 rows agree but some could not be launched (or
+bad input), 3 device fault, 130 interrupted.
 
 Examples:
   samebits prove

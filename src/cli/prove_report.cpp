@@ -1,6 +1,8 @@
-// The report of `samebits prove`.
+// The report of `samebits prove`, and the certificate that it is worth.
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "cli/prove.h"
@@ -31,13 +33,26 @@ std::string_view state_of(const ProvedOrder& order) {
   return order.auditable ? "same bits" : "invariant, not auditable";
 }
 
+Json or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
 Json counts(const ProvedRow& row) {
-  return {{"outputs", row.outputs},
-          {"differing", row.differing},
-          {"first", row.first.empty() ? Json(nullptr) : Json(row.first)}};
+  return {{"outputs", row.outputs}, {"differing", row.differing}, {"first", or_null(row.first)}};
 }
 
 }  // namespace
+
+CertificateFile settle_certificate(const ProveReport& report, const DeviceInfo& device, int rounds,
+                                   const std::string& path) {
+  if (!report.complete()) return {"", remove_certificate(path, device) ? path : ""};
+  const std::string date = fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::chrono::system_clock::now()));
+  save_certificate(make_certificate(report, device, rounds, date), path);
+  return {path, ""};
+}
+
+ExitCode exit_code_of(const ProveReport& report) {
+  if (!report.same()) return kDifferent;
+  return report.complete() ? kSame : kBadRequest;
+}
 
 std::string not_auditable(const ProvedOrder& order) {
   std::string text = fmt::format("{} is invariant, not auditable", name(order.order));
@@ -71,7 +86,7 @@ std::string prove_table(const ProveReport& report, const DeviceInfo& device, dou
 }
 
 std::string prove_json(const ProveReport& report, const DeviceInfo& device, int rounds, double seconds,
-                       const std::string& certificate) {
+                       const CertificateFile& file) {
   Json json = {{"format", "samebits-prove"}, {"version", 1}, {"rounds", rounds}, {"seconds", seconds}};
   json["device"] = {{"name", device.name}, {"arch", device.arch}, {"sms", device.sms}, {"driver", device.driver}};
   json["orders"] = Json::array();
@@ -103,13 +118,16 @@ std::string prove_json(const ProveReport& report, const DeviceInfo& device, int 
   json["control"] = report.control;
   json["outputs"] = outputs;
   json["differing"] = sum;
-  json["certificate"] = certificate.empty() ? Json(nullptr) : Json(certificate);
-  json["passed"] = report.same();
+  json["certificate"] = or_null(file.written);
+  json["removed"] = or_null(file.removed);
+  json["passed"] = report.complete();
   return json.dump(-1, ' ', true, Json::error_handler_t::replace);
 }
 
-std::string prove_verdict(const ProveReport& report, const std::string& certificate) {
-  if (!report.control) return "the control was not caught: nothing is proven";
+std::string prove_verdict(const ProveReport& report, const CertificateFile& file) {
+  const std::string removed =
+      file.removed.empty() ? "" : fmt::format("; the earlier certificate {} was removed", plain(file.removed));
+  if (!report.control) return "the control was not caught: nothing is proven" + removed;
   uint64_t outputs = 0, sum = 0;
   std::string other;
   for (const ProvedOrder& o : report.orders) {
@@ -118,11 +136,11 @@ std::string prove_verdict(const ProveReport& report, const std::string& certific
     if (o.same() && !o.auditable) other += "; " + not_auditable(o);
   }
   std::string end = "no certificate";
-  if (!certificate.empty())
-    end = "certificate: " + plain(certificate);
+  if (!file.written.empty())
+    end = "certificate: " + plain(file.written);
   else if (sum == 0 && !report.left_out.empty())
     end += fmt::format(": {} rows could not run", report.left_out.size());
-  return fmt::format("{} of {} outputs differ{}; {}", sum, outputs, other, end);
+  return fmt::format("{} of {} outputs differ{}; {}{}", sum, outputs, other, end, removed);
 }
 
 }  // namespace samebits::cli

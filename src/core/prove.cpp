@@ -325,6 +325,8 @@ bool ProveReport::same() const {
          std::all_of(orders.begin(), orders.end(), [](const ProvedOrder& order) { return order.same(); });
 }
 
+bool ProveReport::complete() const { return same() && left_out.empty(); }
+
 ProveReport prove(const ProveOptions& options) {
   if (options.rounds < 1) bad_input("{} rounds; a proof has one or more", options.rounds);
   ProveReport report;

@@ -152,6 +152,15 @@ void save_certificate(const Certificate& c, const std::filesystem::path& path) {
   atomic_write_text(path, text + "\n]}\n");
 }
 
+bool remove_certificate(const std::filesystem::path& path, const DeviceInfo& device) {
+  try {
+    if (!load_certificate(path).holds_for(device)) return false;
+  } catch (const Error&) {  // no file, or none that anybody would believe
+    return false;
+  }
+  return with_io_errors([&] { return std::filesystem::remove(path); });
+}
+
 bool Certificate::holds_for(const DeviceInfo& other) const {
   return other.arch == arch && other.sms == sms && other.name == device && other.driver / 1000 == driver / 1000;
 }
