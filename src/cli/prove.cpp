@@ -106,7 +106,7 @@ of FP32, infinities, and weights of the same dtype and in e4m3: the rows that do
 to those that do. Rows of block scales get scales of full significands, of powers of two and of wide exponents. Every output is
 compared bit by bit with the first row's, and the first row's with the CPU backend (of a sweep the first 16 tokens); nothing may be
 written between padded rows or past the last one. A K-split schedule runs through the same comparison and must be caught. Rows that
-the GPU cannot launch are listed with the reason. The 90 rows of a Hopper take 7 s a round on an H100.
+the GPU cannot launch are listed with the reason. The 90 rows of a Hopper take 16 to 19 s a round.
 
 If every row ran and all agree a certificate is written. If not, there is none, and one of an earlier run in the place of --out that
 holds for this GPU is removed; an interrupted run, or one that CUDA stopped, leaves it. With a certificate (--certificate FILE, the
