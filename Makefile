@@ -39,6 +39,9 @@ test: setup ## build everything, run all tests, again under ASan and UBSan, then
 	cmake --build build/test -j $(JOBS)
 	ctest --test-dir build/test --output-on-failure -j 2
 	@$(MAKE) test-python
+	@echo "== the machine code in the extension, which is there now"
+	cmake --build build/test -j $(JOBS) --target samebits_tests
+	ctest --test-dir build/test --output-on-failure -R CubinTest
 	@echo "== tests of the host code under ASan and UBSan"
 	cmake --preset asan
 	cmake --build build/asan -j $(JOBS)

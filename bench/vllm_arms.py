@@ -1,4 +1,4 @@
-"""The arms that bench/vllm_latency.py and bench/vllm_tokens.py compare, and an engine in the environment of one.
+"""The arms that bench/vllm_latency.py, vllm_tokens.py and vllm_formats.py compare, and an engine in the environment of one.
 
 `selected_kernels` reads from vLLM's log which kernel an arm really took: an arm that took another one is an error.
 """

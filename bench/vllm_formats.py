@@ -26,6 +26,10 @@ CONTROL = "vllm-fp8"
 """The form that the default arm runs, too."""
 INPUT_SCALE = 0.02
 """Of static activations: 448 times that is more than what a norm or SiLU gives here."""
+ENGINE = [
+    "--attention-backend", "TRITON_ATTN", "--max-model-len", "1024", "--seed", "0", "--gpu-memory-utilization", "0.05",
+    "--kv-cache-memory-bytes", "1000000000",
+]  # fmt: skip
 SMALL = {
     "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
 }  # fmt: skip
@@ -59,7 +63,7 @@ def modelopt(config: dict) -> dict:
 
 @dataclass(frozen=True)
 class Format:
-    """What `samebits quantize` is asked for, and what makes a form of it that it does not write (static activations)."""
+    """What `samebits quantize` is asked for, and the `quantization_config` of what it does not write: static activations."""
 
     quantize: tuple[str, ...]
     static: Callable[[dict], dict] | None = None
@@ -118,14 +122,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, open(args.out / "formats.jsonl", "w") as file:
         model = small_model(args.config, Path(folder))
         started: dict[str, list[Engine]] = {}
-        for name in args.formats:
-            command = ["--model", str(write(name, model, Path(folder), args.samebits)), "--attention-backend", "TRITON_ATTN"]
-            command += ["--max-model-len", "1024", "--seed", "0", "--gpu-memory-utilization", "0.05"]
-            command += ["--kv-cache-memory-bytes", "1000000000", *args.rest]
-            (args.out / name).mkdir(exist_ok=True)
-            arms = FORMATS[name].arms + ("default",) * (name == CONTROL)
-            started[name] = [Engine(arm, args.out / name, command + compilation(arm)) for arm in arms]
         try:
+            for name in args.formats:
+                command = ["--model", str(write(name, model, Path(folder), args.samebits)), *ENGINE, *args.rest]
+                (args.out / name).mkdir(exist_ok=True)
+                started[name] = []
+                for arm in FORMATS[name].arms + ("default",) * (name == CONTROL):
+                    started[name].append(Engine(arm, args.out / name, command + compilation(arm)))
             for name, engines in started.items():
                 args.model = name
                 rows = {engine.arm: row(engine, args) for engine in engines}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Token ids and logprobs of prompts alone and in batches, for each arm: one process, one JSON line, one hash each.
 
-The verdict: invariant arms give every prompt the same bits alone and in batches, samebits-fp8 those of vLLM's
+The verdict: invariant arms give every prompt the same bits alone and in batches, samebits-fp8 and samebits those of vLLM's
 batch-invariant kernel, and the default arm, which must differ, does. Exit codes: 0 all of that holds, 1 not.
 
 Dummy weights give every prompt the same logits, so such a test could not fail: `--random CONFIG` writes random weights

@@ -87,8 +87,7 @@ class Fp8Linear(nn.Module):
         self._prepared = False  # with or without a route: another device may have one
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
-        input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
-        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("input_scale", torch.empty(1, dtype=torch.float32, device=device) if static_input else None)
         self.register_buffer("_first", None, persistent=False)
         self.register_buffer("_second", None, persistent=False)
         empty_bias = nn.Parameter(torch.empty(n, dtype=out_dtype, device=device), requires_grad=False) if bias else None
@@ -125,12 +124,12 @@ class Fp8Linear(nn.Module):
         """
         if scales not in ("channel", "tensor", "block"):
             raise ValueError(f"scales={scales!r}: a weight is quantized per channel, per tensor or per block")
-        n, k = linear.weight.shape
+        source = linear.weight.detach()
+        n, k = source.shape
         layer = cls(
             k, n, linear.bias is not None, scales=scales, static_input=input_scale is not None,
-            out_dtype=linear.weight.dtype, order=order, weight_only=weight_only, cache=cache, device="meta",
+            out_dtype=source.dtype, order=order, weight_only=weight_only, cache=cache, device="meta",
         )  # fmt: skip
-        source = linear.weight.detach()
         weights.check_weight(source, name)
         layer.weight, layer.weight_scale = weights.quantize(source, scales)
         if trainable:
@@ -267,8 +266,7 @@ class Fp8Linear(nn.Module):
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
         form = {"block": "blocks", "channel": "per channel", "tensor": "per tensor"}[self._form()]
-        half = self.weight_only or self.route == routes.FALLBACK
-        if half:
+        if half := self.weight_only or self.route == routes.FALLBACK:
             activations = "FP16 activations" if self.out_dtype == torch.float16 else "BF16 activations"
         elif self.weight_scale.dim() == 2:
             activations = "dynamic activations in groups of 128"
@@ -284,8 +282,8 @@ class Fp8Linear(nn.Module):
         return f"{self.route or 'no route'}: {self.reason}; {', '.join(parts)}"
 
     def extra_repr(self) -> str:
-        bias = self.bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, route={self.route!r}"
+        n, k = self.out_features, self.in_features
+        return f"in_features={k}, out_features={n}, bias={self.bias is not None}, route={self.route!r}"
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]. A row's bits do not depend on the other rows."""

@@ -374,7 +374,7 @@ def half_order(device: torch.device | str) -> str:
 
 def _first_order(device: torch.device | str, orders: tuple[str, ...]) -> str:
     device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
     return orders[0] if device.type == "meta" else _first_with_kernel(device, orders)
 

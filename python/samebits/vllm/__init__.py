@@ -92,7 +92,7 @@ def register() -> None:
     """Puts samebits' kernel first in vLLM's list of FP8 linear kernels, if the switches ask for it. Safe to run again.
 
     FP8 linears keep the bits of vLLM's own batch-invariant kernel. With VLLM_BATCH_INVARIANT=1 unquantized linears and
-    lm_head become samebits' too, with bits of their own: SAMEBITS_VLLM_LINEAR=vllm keeps the tokens of vLLM's own mode.
+    lm_head become samebits' too, in an Order; SAMEBITS_VLLM_LINEAR=vllm leaves them to vLLM.
 
     Raises:
         RuntimeError: SAMEBITS_VLLM=always with a version of vLLM that is not one of TESTED. Under
