@@ -195,6 +195,11 @@ TEST(ChooseTest, RefusalsHaveTheNumbers) {
   DeviceInfo small = hopper();
   small.shared_memory = 32768;
   EXPECT_NE(refusal(small, Order::kHopperFast, 1, 16, 16).find("32768"), std::string::npos);
+  // What loads count in 32 bits are bytes.
+  const int64_t half = int64_t{1} << 30;
+  EXPECT_NE(refusal(hopper(), Order::kHopperBf16, 1, 16, half).find("K=1073741824 is 2147483648 bytes"),
+            std::string::npos);
+  EXPECT_NO_THROW(choose(hopper(), Order::kHopperFast, 1, 16, half));
 }
 
 // Quantizers have no rows to choose from; without this a Turing would answer with a device fault.

@@ -17,6 +17,7 @@ TEST(RingTest, ASmallWeightIsSpreadOverAllSMs) {
   EXPECT_EQ(g.rows, 16);  // 64 rows would leave 100 of 132 SMs idle
   EXPECT_EQ(g.clusters, 128);
   EXPECT_EQ(g.tiles_x * g.tiles_y, 128);
+  EXPECT_GT(g.prefetch, 0);
 }
 
 TEST(RingTest, ALargeWeightFillsTheLastWave) {
@@ -75,6 +76,7 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
     ASSERT_EQ(g.x_bytes % 1024, 0);
     ASSERT_EQ(g.y_bytes % 1024, 0);
     ASSERT_LE(g.clusters, g.slots);
+    ASSERT_TRUE(g.tiles_y == 1 || g.prefetch == 0);  // every tile of tokens would fetch the weight again
     ASSERT_TRUE(g.group >= 1 && g.group <= (g.tokens_first ? g.tiles_y : g.tiles_x)) << g.group;
   }
 }

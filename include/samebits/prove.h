@@ -48,7 +48,7 @@ struct ProofRow {
 struct ProvedRow {
   std::string name;
   bool fp32 = false;
-  uint64_t outputs = 0;    ///< compared with the first row of its kind
+  uint64_t outputs = 0;    ///< compared with the first row of its kind; the first one's with `ProvedOrder::cpu`
   uint64_t differing = 0;  ///< outputs of other bits, and elements written outside of the output
   std::string first;       ///< where the first of them was; empty if none
   bool operator==(const ProvedRow&) const = default;

@@ -24,6 +24,9 @@ inline void add_verdict_json(CLI::App& command, std::string& json) {
       "print one line of JSON instead of the table (the verdict stays the last line); --json=FILE writes it to a file");
 }
 
+/// Whether what such an option was given names a file.
+inline bool is_file(const std::string& json) { return !json.empty() && json != "-"; }
+
 /// Stores what the process returns. Error and parse errors are mapped by main.
 void set_exit_code(ExitCode code);
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -24,14 +25,6 @@ struct Arguments {
   std::string device = "auto", out = "samebits-certificate.json", check, json;
   int rounds = 8, threads = 0;
 };
-
-bool is_file(const std::string& json) { return !json.empty() && json != "-"; }
-
-void print_json(const Json& json, const std::string& where) {
-  const std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
-  if (where == "-") fmt::print("{}\n", text);
-  if (is_file(where)) atomic_write_text(where, text + "\n");
-}
 
 void run_prove(const Arguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
@@ -56,13 +49,20 @@ void run_prove(const Arguments& arguments) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (arguments.json != "-") fmt::print("{}", prove_table(report, choice.device, seconds));
   std::fflush(stdout);  // before a file that cannot be written loses what is known
-  const CertificateFile file = settle_certificate(report, choice.device, arguments.rounds, arguments.out);
+  CertificateFile file;
+  std::exception_ptr failed;  // what was found is told all the same
+  try {
+    file = settle_certificate(report, choice.device, arguments.rounds, arguments.out);
+  } catch (const Error&) {
+    failed = std::current_exception();
+  }
   const std::string json = prove_json(report, choice.device, arguments.rounds, seconds, file);
   if (arguments.json == "-") fmt::print("{}\n", json);
   fmt::print("{}\n", prove_verdict(report, file));
   std::fflush(stdout);
   if (is_file(arguments.json)) atomic_write_text(arguments.json, json + "\n");
   set_exit_code(exit_code_of(report));
+  if (failed) std::rethrow_exception(failed);
 }
 
 void run_check(const Arguments& arguments) {
@@ -90,8 +90,9 @@ void run_check(const Arguments& arguments) {
                {"rows", rows},
                {"outputs", outputs},
                {"holds_for", held ? Json(held->ordinal) : Json(nullptr)}};
-  print_json(json, arguments.json);
-  if (arguments.json == "-") return;
+  const std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (is_file(arguments.json)) atomic_write_text(arguments.json, text + "\n");
+  if (arguments.json == "-") return fmt::print("{}\n", text);
   fmt::print("{}: {} (sm_{}), {}: {} rows, {} outputs{}\n{}\n", plain(arguments.check), plain(c.device), c.arch,
              plain(c.date), rows, outputs, other_bits,
              held ? fmt::format("it holds for cuda:{}", held->ordinal)

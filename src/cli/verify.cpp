@@ -44,8 +44,6 @@ VerifyOptions options_of(const Arguments& arguments, const Interrupt& interrupt,
   return options;
 }
 
-bool is_file(const std::string& json) { return !json.empty() && json != "-"; }
-
 void print(const VerifyRun& run, const std::string& json) {
   if (json == "-")
     fmt::print("{}\n", verify_json(run));

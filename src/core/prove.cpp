@@ -73,25 +73,31 @@ class OrderProof {
     result_.unit = named(probed, "probes of the matrix unit", [&] { return probe_unit(place_, probed); });
     XXH3_state_t digest;
     XXH3_64bits_reset(&digest);
+    // The weights of vLLM's own test. A CPU under proof does less: it takes seconds where a GPU takes milliseconds.
+    const auto seeds = std::span(shapes::kSeed).first(place_.is_cpu() ? 1 : std::size(shapes::kSeed));
     for (int round = 0; round < options_.rounds; ++round) {
       std::vector<ProofCase> cases = proof_cases(round, result_.order);
-      for (size_t i = 0; i < cases.size(); ++i) {
-        if (!progress(round + static_cast<double>(i) / static_cast<double>(cases.size() + 3), cases[i].what)) return;
+      const size_t count = cases.size(), sweeps = weights().size() * (seeds.size() + 2);
+      for (size_t i = 0; i < count; ++i) {
+        if (!progress(round + 0.5 * static_cast<double>(i) / static_cast<double>(count), cases[i].what)) return;
         for (Group& group : groups_) run_case(group, cases[i], digest);
       }
+      size_t swept = 0;
+      const auto next = [&](const char* what) {
+        return progress(round + 0.5 + 0.5 * static_cast<double>(swept++) / static_cast<double>(sweeps), what);
+      };
       for (bool weight_only : weights()) {
-        if (!progress(round + 0.95, "M sweep")) return;
+        if (!next("M sweep")) return;
         const ProofCase sweep = sweep_case(round, result_.order, weight_only);
         for (Group& group : groups_) run_sweep(group, sweep, sweep_batches(round, kSweepSizes, sweep.m));
-        // The weights of vLLM's own test. A CPU under proof does less: it takes seconds where a GPU takes milliseconds.
-        for (const auto& [n, k] : std::span(shapes::kSeed).first(place_.is_cpu() ? 1 : std::size(shapes::kSeed))) {
-          if (!progress(round + 0.96, "M sweep")) return;
+        for (const auto& [n, k] : seeds) {
+          if (!next("M sweep")) return;
           // Among the cases, where the streams find it.
           const ProofCase& pool =
               cases.emplace_back(sweep_case(round, result_.order, weight_only, place_.is_cpu() ? 17 : 257, n, k));
           for (Group& group : groups_) run_sweep(group, pool, sweep_batches(round, kSeedSizes, pool.m));
         }
-        if (!progress(round + 0.97, "concurrent streams")) return;
+        if (!next("concurrent streams")) return;
         for (Group& group : groups_)
           if (!place_.is_cpu()) run_streams(group, cases, weight_only);
       }

@@ -36,8 +36,8 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.slots = static_cast<int>(slots);
   g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
   // Tiles that run at once should lie in a square, so that they read little in all. Neighbours share a weight and take
-  // other tokens, twice as many as a square has: what a cluster shares already may be read more often. Without clusters
-  // that is slower where the tokens do not fit one group.
+  // other tokens, in a rectangle twice as long in tokens as in weights: what a cluster shares already may be read more
+  // often. Without clusters that is slower where there are more than kOneGroup tiles of tokens.
   constexpr int kOneGroup = 16;
   g.tokens_first = s.cluster > 1 || g.tiles_y <= kOneGroup;
   const double aspect = static_cast<double>(g.rows * s.blocks * s.cluster) / s.cols;
