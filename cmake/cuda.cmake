@@ -40,7 +40,11 @@ endif()
 
 find_program(SAMEBITS_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
 if(SAMEBITS_ARCHS STREQUAL "native" AND failed AND SAMEBITS_NVCC)
-  message(WARNING "SAMEBITS_ARCHS=native, but no GPU is visible here: CPU only, although ${SAMEBITS_NVCC} is there. "
+  set(level STATUS)
+  if(SAMEBITS_TORCH)
+    set(level WARNING)  # a package that others install
+  endif()
+  message(${level} "SAMEBITS_ARCHS=native, but no GPU is visible here: CPU only, although ${SAMEBITS_NVCC} is there. "
                   "For a GPU elsewhere set SAMEBITS_ARCHS to all or to its architecture (${SAMEBITS_ALL_ARCHS}).")
 endif()
 if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)

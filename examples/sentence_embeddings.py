@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer, logging
 
 import samebits
+
+try:
+    from transformers import AutoModel, AutoTokenizer, logging
+except ImportError:
+    sys.exit("this example needs transformers: pip install transformers")
 
 SENTENCES = [
     "A man is playing the guitar.",
@@ -41,7 +45,9 @@ def embed(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tenso
 def main() -> None:
     logging.set_verbosity_error()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = sys.argv[1] if len(sys.argv) > 1 else minilm()
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else minilm()
+    if not folder.is_dir():
+        sys.exit(f"{folder}: there is no such folder")
     batch = AutoTokenizer.from_pretrained(folder)(SENTENCES, padding=True, return_tensors="pt").to(device)
     reference = embed(AutoModel.from_pretrained(folder).to(device), batch)
     model = samebits.convert(AutoModel.from_pretrained(folder, dtype=torch.bfloat16).to(device))

@@ -307,7 +307,9 @@ std::vector<ProofRow> rows_of(const DeviceInfo& device, std::vector<std::string>
 }
 
 std::string why_no_rows(const DeviceInfo& device, const std::vector<std::string>& left_out) {
-  if (device.is_cpu()) return "the CPU backend is what rows are held to: there is nothing to prove without a GPU";
+  if (device.is_cpu())
+    return std::string("there is nothing to prove without a GPU: the CPU backend is what rows are held to") +
+           (cuda::archs().empty() ? "; this build has no GPU kernels (SAMEBITS_ARCHS)" : "");
   const std::string why = left_out.empty() ? reason_against(device.arch, Order::kHopperBf16, OutKind::kHalf)
                                                  .value_or("no row of this build fits the device")
                                            : left_out.front();
