@@ -48,8 +48,12 @@ if(SAMEBITS_ARCHS STREQUAL "native" AND failed AND SAMEBITS_NVCC)
                   "For a GPU elsewhere set SAMEBITS_ARCHS to all or to its architecture (${SAMEBITS_ALL_ARCHS}).")
 endif()
 if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)
-  message(WARNING "SAMEBITS_ARCHS=${SAMEBITS_ARCHS} asks for ${SAMEBITS_CUDA_ARCHS} but nvcc was not found: CPU only. "
-                  "Install the CUDA 13.0 toolkit, or set CUDA_HOME.")
+  set(level WARNING)
+  if(NOT SAMEBITS_ARCHS STREQUAL "native")
+    set(level FATAL_ERROR)  # asked for by name: pip shows no warning, and the package would lack them
+  endif()
+  message(${level} "SAMEBITS_ARCHS=${SAMEBITS_ARCHS} asks for ${SAMEBITS_CUDA_ARCHS}, but nvcc was not found: no GPU kernels. "
+                   "Install the CUDA 13.0 toolkit or set CUDA_HOME; SAMEBITS_ARCHS=none is for the CPU only.")
   set(SAMEBITS_CUDA_ARCHS "")
 endif()
 
@@ -71,7 +75,14 @@ if(SAMEBITS_CUDA_ARCHS)
                         "or set CUTLASS_DIR to a CUTLASS tree")
   endif()
 endif()
-message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}")
+if(SAMEBITS_CUDA_ARCHS)
+  message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}")
+elseif(SAMEBITS_TORCH AND SAMEBITS_ARCHS STREQUAL "native" AND failed AND NOT SAMEBITS_NVCC)
+  message(WARNING "SAMEBITS_ARCHS=native, but no GPU is visible here and nvcc was not found: CPU only. For a GPU elsewhere "
+                  "install the CUDA 13.0 toolkit and set SAMEBITS_ARCHS to all or to its architecture.")
+else()
+  message(STATUS "samebits: GPU architectures: none, the CPU only (SAMEBITS_ARCHS=${SAMEBITS_ARCHS})")
+endif()
 
 # A CUTLASS unit takes 4 GB to compile: a pool sized by RAM keeps a small machine from swapping.
 cmake_host_system_information(RESULT ram_mb QUERY TOTAL_PHYSICAL_MEMORY)

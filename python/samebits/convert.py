@@ -46,7 +46,7 @@ def convert(
     ignore: Sequence[str] = (),
     heads: bool = False,
     scales: str = "channel",
-    order: str = "hopper-fast",
+    order: str | None = None,
     weight_only: bool = False,
     cache: bool = False,
     trainable: bool = False,
@@ -63,7 +63,7 @@ def convert(
         ignore: names (full, a parent's or the last part), globs or "re:..." of layers to leave.
         heads: also convert output heads, task heads and routers.
         scales: "channel", "tensor" or "block". order: one of ``samebits.ORDERS`` or, for 16-bit
-            activations, of ``samebits.HALF_ORDERS``.
+            activations, of ``samebits.HALF_ORDERS``; None: that of the device where each weight lies.
         weight_only: keep the activations in 16 bits. cache: see :class:`Fp8Linear`.
         trainable: keep each weight as a parameter and train it through the quantizers.
         invariant_rest: the layers that are left (heads, ignored ones, tied weights) become :class:`InvariantLinear`

@@ -47,7 +47,8 @@ class SamebitsConfig(QuantizationConfigMixin):
         ignore: layers to leave when converting (names, globs, "re:..."); refused for a folder with FP8 weights.
         scales: "channel", "tensor" or "block", when converting; others than "channel" refused likewise.
         heads: also convert output and task heads; refused likewise.
-        order: one of ``samebits.ORDERS`` or, for 16-bit activations, of ``samebits.HALF_ORDERS``.
+        order: one of ``samebits.ORDERS`` or, for 16-bit activations, of ``samebits.HALF_ORDERS``; None: that of the
+            device where each weight lies. A saved folder keeps what was asked for.
         weight_only: keep the activations in BF16.
         source: the quantization_config that the folder came with; filled in by loading.
 
@@ -61,7 +62,7 @@ class SamebitsConfig(QuantizationConfigMixin):
         ignore: Sequence[str] = (),
         scales: str = "channel",
         heads: bool = False,
-        order: str = "hopper-fast",
+        order: str | None = None,
         weight_only: bool = False,
         source: dict[str, Any] | None = None,
         quant_method: str = "samebits",

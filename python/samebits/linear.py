@@ -48,7 +48,7 @@ class Fp8Linear(nn.Module):
         scales: str = "channel",
         static_input: bool = False,
         out_dtype: torch.dtype = torch.bfloat16,
-        order: str = "hopper-fast",
+        order: str | None = None,
         weight_only: bool = False,
         cache: bool = False,
         device: torch.device | str | None = None,
@@ -60,8 +60,8 @@ class Fp8Linear(nn.Module):
             scales: "tensor", "channel" or "block", the form of weight_scale.
             static_input: whether activations have a static scale; not with block scales.
             out_dtype: dtype of the output: bfloat16, float16 or float32.
-            order: a name of ``samebits.ORDERS``; block scales have an Order of their own, whatever is asked for. One of
-                ``samebits.HALF_ORDERS`` asks for weight_only in that Order; else 16 bits are computed in the device's.
+            order: one of ``samebits.ORDERS``; None: the device's, see ``samebits.fp8_order``. Block scales have their
+                own. One of ``samebits.HALF_ORDERS`` asks for weight_only in it; else 16 bits are in the device's.
             weight_only: keep the activations in BF16.
             cache: where the activations stay in BF16, keep the weight in 16 bits as well (three times the memory)
                 instead of widening it in every call. Never changes a bit.
@@ -70,7 +70,7 @@ class Fp8Linear(nn.Module):
             ValueError: an unknown order or form of scales, or block scales with static activations.
         """
         super().__init__()
-        if order not in ops.ORDERS + ops.HALF_ORDERS:
+        if order is not None and order not in ops.ORDERS + ops.HALF_ORDERS:
             raise ValueError(f"unknown order {order!r}; there are: {', '.join(ops.ORDERS + ops.HALF_ORDERS)}")
         n, k = out_features, in_features
         shapes = {"tensor": (1,), "channel": (n,), "block": (-(-n // BLOCK), -(-k // BLOCK))}
@@ -101,7 +101,7 @@ class Fp8Linear(nn.Module):
         *,
         scales: str = "channel",
         input_scale: float | Tensor | None = None,
-        order: str = "hopper-fast",
+        order: str | None = None,
         weight_only: bool = False,
         cache: bool = False,
         trainable: bool = False,
@@ -114,7 +114,7 @@ class Fp8Linear(nn.Module):
             scales: "channel", "tensor" or "block" (128 x 128).
             input_scale: a static activation scale, not with block scales; None: dynamic per token. The routes that
                 keep the activations in 16 bits do not use it.
-            cache: see the constructor.
+            order, cache: see the constructor.
             trainable: keep the weight as the parameter ``master`` (shared, not copied) and train it.
             name: how errors call the weight.
 
@@ -153,7 +153,7 @@ class Fp8Linear(nn.Module):
         requantize: bool = False,
         blocks: bool = False,
         out_dtype: torch.dtype = torch.bfloat16,
-        order: str = "hopper-fast",
+        order: str | None = None,
         weight_only: bool = False,
         cache: bool = False,
     ) -> "Fp8Linear":
@@ -169,7 +169,7 @@ class Fp8Linear(nn.Module):
                 vector, which is exact.
             requantize: vLLM's bits instead: every part quantized again with the largest scale.
             blocks: a weight_scale [1, 1] is that of one block, with activations in groups of 128, not of the tensor.
-            cache: see the constructor.
+            order, cache: see the constructor.
 
         Raises:
             ValueError: another dtype or shape, a scale that is NaN, infinite or negative, or block scales with an
@@ -253,7 +253,7 @@ class Fp8Linear(nn.Module):
         return "block" if self.weight_scale.dim() == 2 else "channel" if self.weight_scale.numel() > 1 else "tensor"
 
     def _fp8_order(self) -> str:
-        return ops.BLOCK_ORDERS[0] if self.weight_scale.dim() == 2 else self.order
+        return ops.BLOCK_ORDERS[0] if self.weight_scale.dim() == 2 else self.order or ops.fp8_order(self.weight.device)
 
     def _half_order(self) -> str:
         return self.order if self.order in ops.HALF_ORDERS else ops.half_order(self.weight.device)

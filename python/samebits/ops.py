@@ -356,8 +356,9 @@ def fp8_order(device: torch.device | str) -> str:
     """The Order of FP8 operands that a device computes: the first of :data:`ORDERS` with a kernel there.
 
     ``"hopper-fast"`` on a Hopper, ``"ada-fast"``, ``"blackwell-fast"`` or ``"sm120-fast"`` on those GPUs. The CPU
-    computes all of them and gives the first, as do the meta device and a GPU without any. A model in the Order of its
-    GPU: ``samebits.convert(model, order=samebits.fp8_order("cuda"))``.
+    computes all of them and gives the first, as do the meta device and a GPU without any. It is what
+    :class:`Fp8Linear` computes in unless told; another is for the caller to ask for, such as a CPU that audits an Ada:
+    ``samebits.convert(model, order="ada-fast")``.
     """
     return _first_order(device, ORDERS)
 

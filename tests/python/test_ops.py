@@ -1,6 +1,9 @@
 """torch.ops.samebits: schemas, fakes, the bits of the contract, strides, empty shapes and refusals."""
 
 import itertools
+import json
+import os
+import subprocess
 
 import pytest
 import torch
@@ -244,6 +247,18 @@ def test_refusals_give_the_numbers(device, index):
     call, message = REFUSALS[index]
     with pytest.raises(RuntimeError, match=message):
         call(*operands(17, 32, 64, device))
+
+
+@pytest.mark.skipif("SAMEBITS_CLI" not in os.environ, reason="SAMEBITS_CLI is not set")
+def test_a_build_without_kernels_says_how_to_get_them():
+    info = subprocess.run([os.environ["SAMEBITS_CLI"], "info", "--json"], capture_output=True, check=True)
+    with pytest.raises(RuntimeError) as refusal:
+        samebits.kernel("cuda:77", "hopper-fast", 1, 16, 16)
+    _, _, advice = str(refusal.value).partition("\n")[0].partition(" CUDA devices")
+    if json.loads(info.stdout)["kernels"]:
+        assert advice == ""
+    else:
+        assert "this build has no CUDA kernels" in advice and "SAMEBITS_ARCHS=all" in advice
 
 
 def test_cutlass_refusals(device):
