@@ -77,17 +77,19 @@ class Fp8Linear(nn.Module):
         if scales not in shapes:
             raise ValueError(f"scales={scales!r}: it must be one of {', '.join(shapes)}")
         if static_input and scales == "block":
-            raise ValueError(_no_static_scale(shapes["block"]))
+            raise ValueError(weights.no_static_scale(shapes["block"]))
         self.in_features, self.out_features = k, n
         self.out_dtype, self.order, self.cache = out_dtype, order, cache
         self.weight_only = weight_only or order in ops.HALF_ORDERS
         self.route: str | None = None
         self.reason = "not prepared: call prepare() after loading"
         self._widen: torch.dtype | None = None
+        self._computes_in: str | None = None  # the Order, once there is a route
         self._prepared = False  # with or without a route: another device may have one
         self.register_buffer("weight", torch.empty((n, k), dtype=torch.float8_e4m3fn, device=device))
         self.register_buffer("weight_scale", torch.empty(shapes[scales], dtype=torch.float32, device=device))
-        self.register_buffer("input_scale", torch.empty(1, dtype=torch.float32, device=device) if static_input else None)
+        input_scale = torch.empty(1, dtype=torch.float32, device=device) if static_input else None
+        self.register_buffer("input_scale", input_scale)
         self.register_buffer("_first", None, persistent=False)
         self.register_buffer("_second", None, persistent=False)
         empty_bias = nn.Parameter(torch.empty(n, dtype=out_dtype, device=device), requires_grad=False) if bias else None
@@ -206,6 +208,7 @@ class Fp8Linear(nn.Module):
         if self.master is not None:
             self.weight, self.weight_scale = weights.quantize(self.master.detach(), self._form())
         self.route, self.reason, self._widen = self._choose()
+        self._computes_in = self._order()
         if self.route is not None:
             self._first, self._second = routes.operands_of(self.route, self.weight, self.weight_scale, self._widen)
         return self
@@ -266,7 +269,8 @@ class Fp8Linear(nn.Module):
         """One line: the route, why, and what it computes with."""
         n, k = self.out_features, self.in_features
         form = {"block": "blocks", "channel": "per channel", "tensor": "per tensor"}[self._form()]
-        if half := self.weight_only or self.route == routes.FALLBACK:
+        half = self.weight_only or self.route == routes.FALLBACK
+        if half:
             activations = "FP16 activations" if self.out_dtype == torch.float16 else "BF16 activations"
         elif self.weight_scale.dim() == 2:
             activations = "dynamic activations in groups of 128"
@@ -282,8 +286,8 @@ class Fp8Linear(nn.Module):
         return f"{self.route or 'no route'}: {self.reason}; {', '.join(parts)}"
 
     def extra_repr(self) -> str:
-        n, k = self.out_features, self.in_features
-        return f"in_features={k}, out_features={n}, bias={self.bias is not None}, route={self.route!r}"
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, route={self.route!r}"
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., K] -> [..., N]. A row's bits do not depend on the other rows."""
@@ -300,11 +304,11 @@ class Fp8Linear(nn.Module):
         if torch.is_grad_enabled() and learns:
             out = routes.StraightThrough.apply(
                 rows, self.master, self.bias, first, second, self.input_scale, self.route, self.out_features,
-                self._order(), self.out_dtype,
+                self._computes_in, self.out_dtype,
             )  # fmt: skip
         else:
             out = routes.compute(
-                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._order(),
+                self.route, rows, (first, second), self.input_scale, self.bias, self.out_features, self._computes_in,
                 self.out_dtype,
                 overlap="weight" if self.master is None else "launch",  # a trainable layer has just quantized it
             )  # fmt: skip
@@ -317,7 +321,7 @@ class Fp8Linear(nn.Module):
             ValueError: a scale that is not finite and positive, or a layer with block scales.
         """
         if self.weight_scale.dim() == 2:
-            raise ValueError(f"{name}: {_no_static_scale(self.weight_scale.shape)}")
+            raise ValueError(f"{name}: {weights.no_static_scale(self.weight_scale.shape)}")
         value = torch.as_tensor(scale, dtype=torch.float32).detach().reshape(-1).max().reshape(1)
         if not value.is_meta and not (bool(torch.isfinite(value).all()) and bool((value > 0).all())):
             raise ValueError(f"{name} is {value.item()}; it must be finite and positive")
@@ -380,7 +384,7 @@ class Fp8Linear(nn.Module):
                 scale, self.out_features, self.in_features, what=prefix + "weight_scale", blocks=blocks
             )  # fmt: skip
             if scale.dim() == 2 and (static is not None or self.input_scale is not None):
-                error_msgs.append(f"{prefix}input_scale: {_no_static_scale(scale.shape)}")
+                error_msgs.append(f"{prefix}input_scale: {weights.no_static_scale(scale.shape)}")
                 return
             state_dict[prefix + "weight_scale"] = scale
             if scale.shape != self.weight_scale.shape:
@@ -394,7 +398,3 @@ class Fp8Linear(nn.Module):
         )
         if not error_msgs:
             self.prepare()
-
-
-def _no_static_scale(shape: Sequence[int]) -> str:
-    return f"weight_scale {list(shape)}: block scales have dynamic activations in groups of 128, no input_scale"

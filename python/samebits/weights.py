@@ -31,6 +31,11 @@ def quantize(weight: Tensor, scales: str) -> tuple[Tensor, Tensor]:
     return ops.quantize_weight(weight, scales == "channel")
 
 
+def no_static_scale(shape: Sequence[int]) -> str:
+    """Why a layer with these block scales takes no input_scale."""
+    return f"weight_scale {list(shape)}: block scales have dynamic activations in groups of 128, no input_scale"
+
+
 def round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 

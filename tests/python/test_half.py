@@ -1,7 +1,6 @@
 """invariant_linear, weight-only, the BF16 fallback and InvariantLinear: bits, refusals, gradients, graphs of torch."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -54,43 +53,6 @@ def test_every_order_is_its_definition(dtype):
     for order, out in got.items():
         assert same_bits(out, reference_half(x, weight, out_dtype=torch.float32, order=order)), order
     assert not same_bits(*got.values())
-
-
-def test_a_layer_computes_in_the_order_of_its_device(monkeypatch):
-    """An A100 as the library describes it: no FP8 unit, and 16-bit rows of another Order than a Hopper's."""
-    real, source = samebits.ops.kernel, nn.Linear(96, 48, bias=False).bfloat16()
-    x = torch.randn(5, 96).bfloat16()
-    uncached = samebits.ops._first_with_kernel.__wrapped__
-    monkeypatch.setattr(samebits.ops, "_first_with_kernel", uncached)
-    assert samebits.half_order("cpu") == "hopper-bf16"
-    asked = Fp8Linear.from_linear(source, order="ampere-bf16")
-    assert asked.route == "weight-only" and "order ampere-bf16" in asked.explain()
-
-    def ampere(device, order, *rest, **options):
-        if order != "ampere-bf16":
-            raise RuntimeError("sm_80 has no FP8 matrix unit; sm_89 is the first with one")
-        return real(device, order, *rest, **options)
-
-    monkeypatch.setattr(samebits.ops, "kernel", ampere)
-    assert samebits.half_order("cpu") == "ampere-bf16"
-    fallback, rest = Fp8Linear.from_linear(source), InvariantLinear.from_linear(source)
-    assert fallback.route == "BF16 fallback" and "order ampere-bf16" in fallback.explain()
-    assert "sm_80 has no FP8 matrix unit" in fallback.explain() and "order ampere-bf16" in rest.explain()
-    want = reference_half(x, fallback.weight, fallback.weight_scale, order="ampere-bf16")
-    assert same_bits(fallback(x), want) and same_bits(asked(x), want)
-    assert same_bits(rest(x), reference_half(x, source.weight, order="ampere-bf16"))
-    assert same_bits(copy.deepcopy(fallback)(x), want)
-    # However the weight came: a plain constructor, a layer that was saved, a meta layer that is given its weight.
-    empty = InvariantLinear(96, 48, bias=False, device="meta", dtype=torch.bfloat16)
-    empty.load_state_dict(source.state_dict(), assign=True)
-    for layer in (empty, copy.deepcopy(rest), pickle.loads(pickle.dumps(rest))):
-        assert same_bits(layer(x), rest(x)) and "order ampere-bf16" in layer.explain()
-    compiled = torch.compile(rest, backend="aot_eager", fullgraph=True, dynamic=True)
-    assert same_bits(compiled(x), rest(x))
-    pinned = InvariantLinear.from_linear(source, order="hopper-bf16")
-    assert same_bits(pinned(x), reference_half(x, source.weight))
-    with pytest.raises(ValueError, match="unknown order 'fast'; there are: hopper-bf16, ampere-bf16"):
-        InvariantLinear.from_linear(source, order="fast")
 
 
 def test_on_the_meta_device():

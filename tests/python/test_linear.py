@@ -45,39 +45,6 @@ def test_online_equals_quantizers_and_reference(device, dtype, scales, bias):
     assert same_bits(out.reshape(-1, 200), expected)
 
 
-@pytest.mark.parametrize("order", ["ada-fast", "blackwell-fast", "sm120-fast"])
-def test_a_layer_computes_in_the_fp8_order_of_its_device(monkeypatch, order):
-    """A GPU as the library describes it: FP8 rows of one Order. A layer that is asked for none has it."""
-    real, source, x = samebits.ops.kernel, linear(), torch.randn(5, 100).bfloat16()
-    assert "order hopper-fast" in Fp8Linear.from_linear(source).explain()
-
-    def kernel(device, asked, *rest, **options):
-        if asked in samebits.ORDERS and asked != order:
-            raise RuntimeError(f"there is no row of this Order; there are rows of: {order}")
-        return real(device, asked, *rest, **options)
-
-    monkeypatch.setattr(samebits.ops, "kernel", kernel)
-    monkeypatch.setattr(samebits.ops, "_first_with_kernel", samebits.ops._first_with_kernel.__wrapped__)  # not cached
-    layer = Fp8Linear.from_linear(source)
-    assert layer.route == "direct FP8" and f"order {order}" in layer.explain()
-    q, scale_x = samebits.quantize_per_token(x)
-    operands = q, layer.weight.t(), scale_x, layer.weight_scale, source.bias.detach()
-    want = samebits.scaled_mm(*operands, order=order)
-    assert not same_bits(want, samebits.scaled_mm(*operands)), "control: the Orders differ in bits"
-    # However the weight came: as FP8, a layer that was copied or saved, an empty one that is given its state.
-    empty = Fp8Linear(100, 200, device="meta")
-    assert "order hopper-fast" in empty.explain()
-    empty.load_state_dict(layer.state_dict(), assign=True)
-    stored = Fp8Linear.from_fp8(layer.weight, layer.weight_scale, bias=source.bias)
-    model = samebits.convert(nn.Sequential(copy.deepcopy(source)))
-    for made in (layer, empty, stored, model[0], copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        assert same_bits(made(x), want) and f"order {order}" in made.explain()
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
-    assert same_bits(compiled(x), want)
-    pinned = Fp8Linear.from_linear(source, order="hopper-fast")
-    assert pinned.route == "BF16 fallback" and "there is no row of this Order" in pinned.explain()
-
-
 @pytest.mark.parametrize(("m", "n", "k"), C3_UNALIGNED)
 def test_unaligned_shapes_run_padded_with_the_same_bits(device, m, n, k):
     weight, scale, bias = random_fp8(n, k), torch.rand(n), torch.randn(n).bfloat16()

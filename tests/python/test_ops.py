@@ -111,22 +111,6 @@ def test_control_flipped_scales_are_other_bits():
     assert not same_bits(out, reference_mm(b.t(), a, scale_b, scale_a, None, torch.float32).t())
 
 
-@pytest.mark.parametrize("order", ["hopper-fast", "ada-fast", "blackwell-fast", "sm120-fast"])
-def test_the_order_of_a_gpu(monkeypatch, order):
-    """A GPU as the library describes it: rows of one Order, the reason against every other."""
-
-    def kernel(device, asked, *_):
-        if asked != order:
-            raise RuntimeError(f"there is no row of this Order for sm_89; it has rows of: {order}")
-
-    monkeypatch.setattr(samebits.ops, "kernel", kernel)
-    monkeypatch.setattr(samebits.ops, "_first_with_kernel", samebits.ops._first_with_kernel.__wrapped__)  # not cached
-    assert samebits.fp8_order("cuda:0") == order
-    assert samebits.fp8_order("meta") == "hopper-fast"
-    monkeypatch.undo()
-    assert samebits.fp8_order("cpu") == "hopper-fast"
-
-
 def test_orders_differ():
     """All but those of the two Blackwells, whose published constants are the same."""
     a, b, scale_a, scale_b = operands(32, 64, 1024)
