@@ -25,6 +25,13 @@ elseif(SAMEBITS_ARCHS STREQUAL "native")
       endforeach()
     endforeach()
     list(REMOVE_DUPLICATES SAMEBITS_CUDA_ARCHS)
+  else()
+    set(level STATUS)
+    if(SAMEBITS_TORCH)
+      set(level WARNING)  # a package is often built where its GPU is not
+    endif()
+    message(${level} "SAMEBITS_ARCHS=native, but no GPU is visible here: CPU only. For a GPU elsewhere set SAMEBITS_ARCHS to "
+                     "all or to its architecture (${SAMEBITS_ALL_ARCHS}), with nvcc of CUDA 13.0 in reach.")
   endif()
 endif()
 
@@ -39,14 +46,6 @@ if(capabilities AND NOT SAMEBITS_CUDA_ARCHS)
 endif()
 
 find_program(SAMEBITS_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
-if(SAMEBITS_ARCHS STREQUAL "native" AND failed AND SAMEBITS_NVCC)
-  set(level STATUS)
-  if(SAMEBITS_TORCH)
-    set(level WARNING)  # a package that others install
-  endif()
-  message(${level} "SAMEBITS_ARCHS=native, but no GPU is visible here: CPU only, although ${SAMEBITS_NVCC} is there. "
-                  "For a GPU elsewhere set SAMEBITS_ARCHS to all or to its architecture (${SAMEBITS_ALL_ARCHS}).")
-endif()
 if(SAMEBITS_CUDA_ARCHS AND NOT SAMEBITS_NVCC)
   set(level WARNING)
   if(NOT SAMEBITS_ARCHS STREQUAL "native")
@@ -77,9 +76,6 @@ if(SAMEBITS_CUDA_ARCHS)
 endif()
 if(SAMEBITS_CUDA_ARCHS)
   message(STATUS "samebits: GPU architectures: ${SAMEBITS_CUDA_ARCHS}")
-elseif(SAMEBITS_TORCH AND SAMEBITS_ARCHS STREQUAL "native" AND failed AND NOT SAMEBITS_NVCC)
-  message(WARNING "SAMEBITS_ARCHS=native, but no GPU is visible here and nvcc was not found: CPU only. For a GPU elsewhere "
-                  "install the CUDA 13.0 toolkit and set SAMEBITS_ARCHS to all or to its architecture.")
 else()
   message(STATUS "samebits: GPU architectures: none, the CPU only (SAMEBITS_ARCHS=${SAMEBITS_ARCHS})")
 endif()

@@ -67,7 +67,8 @@ int run(int argc, char** argv) {
     return kBadRequest;
   } catch (const Error& e) {
     print_error(e.what());
-    return code_of(e);
+    // What was found stands, whatever failed after it.
+    return exit_code == kDifferent ? kDifferent : code_of(e);
   } catch (const std::exception& e) {  // out of memory, a full pipe
     print_error(e.what());
     return kBadRequest;

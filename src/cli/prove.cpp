@@ -46,6 +46,7 @@ void run_prove(const Arguments& arguments) {
     std::fprintf(stderr, "samebits: interrupted: nothing is proven, no certificate was written\n");
     return set_exit_code(kInterrupted);
   }
+  set_exit_code(exit_code_of(report));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (arguments.json != "-") fmt::print("{}", prove_table(report, choice.device, seconds));
   std::fflush(stdout);  // before a file that cannot be written loses what is known
@@ -61,7 +62,6 @@ void run_prove(const Arguments& arguments) {
   fmt::print("{}\n", prove_verdict(report, file));
   std::fflush(stdout);
   if (is_file(arguments.json)) atomic_write_text(arguments.json, json + "\n");
-  set_exit_code(exit_code_of(report));
   if (failed) std::rethrow_exception(failed);
 }
 

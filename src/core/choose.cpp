@@ -67,7 +67,7 @@ std::optional<std::string> reason_not(const Tile& tile, const DeviceInfo& device
   if (const int64_t step = alignment(tile.order); k % step || n % step)
     return fmt::format("K={} and N={} must be multiples of {} (a linear layer pads its weight once)", k, n, step);
   if (std::max({m, n, k}) > INT32_MAX) return fmt::format("a dimension exceeds {}", INT32_MAX);
-  const int64_t k_bytes = k * (spec(tile.order).operands == Operands::kHalf ? 2 : 1);
+  const int64_t k_bytes = k * a_bytes(tile);
   if (k_bytes > INT32_MAX) return fmt::format("K={} is {} bytes; a load addresses {}", k, k_bytes, INT32_MAX);
   return std::nullopt;
 }
