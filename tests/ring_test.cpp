@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 namespace samebits::cuda {
@@ -39,6 +40,18 @@ TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
   EXPECT_EQ(ring_geometry(kWide, 65, 4096, 4096, 132, kShared).box_cols, 40);  // half of 80 for each of two blocks
 }
 
+TEST(RingTest, BlocksOfAClusterLoadAPartOfWhatTheyShareEach) {
+  const RingGeometry tokens = ring_geometry({1, 72, 1, 4, 0, true}, 72, 4096, 4096, 30, kShared);
+  EXPECT_EQ(tokens.box_cols, 24);  // whole swizzle atoms, so the fourth block has none to load
+  EXPECT_EQ(tokens.boxes_y, 3);
+  RingShape both{2, 128, 1, 2, 0, true};
+  both.cluster_y = 2;
+  const RingGeometry g = ring_geometry(both, 1000, 4096, 4096, 30, kShared);
+  EXPECT_EQ(g.tiles_y, 4);  // of 256 tokens
+  EXPECT_EQ(g.box_cols, 64);
+  EXPECT_EQ(g.box_rows, g.rows);  // of two MMA blocks
+}
+
 // One weight scale for each MMA block: its rows lie in one block of 128 channels, wherever the tile is.
 TEST(RingTest, BlocksOfChannelsAreNotCrossed) {
   RingShape decode = kDecode;
@@ -64,12 +77,16 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
   for (int i = 0; i < 100000; ++i) {
     RingShape shape = i % 3 == 0 ? kDecode : i % 3 == 1 ? kWide : kTall;
     shape.block_scales = i % 2 == 1;
+    if (shape.chunks == 1) shape.cluster_y = 1 + i % 5 / 3;
     const int64_t m = 1 + below(9000), n = 16 * (1 + below(4000)), k = 16 * (1 + below(2000));
     const int64_t slots = 1 + below(200);
     const RingGeometry g = ring_geometry(shape, m, n, k, slots, kShared);
     ASSERT_GE(int64_t{g.tiles_x} * g.rows * shape.blocks * shape.cluster, n)
         << m << " " << n << " " << k << " " << slots;
-    ASSERT_GE(int64_t{g.tiles_y} * shape.cols, m) << m << " " << n << " " << k << " " << slots;
+    ASSERT_GE(int64_t{g.tiles_y} * shape.cols * shape.cluster_y, m) << m << " " << n << " " << k << " " << slots;
+    ASSERT_EQ(g.box_rows * shape.cluster_y, g.rows * shape.blocks);
+    ASSERT_GE(g.box_cols * g.boxes_y, std::min<int64_t>(m, shape.cols)) << m;
+    ASSERT_TRUE(g.boxes_y >= 1 && g.boxes_y <= shape.cluster) << g.boxes_y;
     ASSERT_TRUE(g.rows % 8 == 0 && g.rows >= 8 && g.rows <= 64) << g.rows;
     ASSERT_TRUE(g.stages >= 2 && g.stages <= kMaxStages) << g.stages;
     ASSERT_LE(g.shared_memory, kShared - 512) << m << " " << n << " " << k << " " << slots;
@@ -77,7 +94,7 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
     ASSERT_EQ(g.y_bytes % 1024, 0);
     ASSERT_LE(g.clusters, g.slots);
     ASSERT_TRUE(g.tiles_y == 1 || g.prefetch == 0);  // every tile of tokens would fetch the weight again
-    ASSERT_TRUE(g.group >= 1 && g.group <= (g.tokens_first ? g.tiles_y : g.tiles_x)) << g.group;
+    ASSERT_TRUE(g.group >= 1 && g.group <= g.tiles_y) << g.group;
   }
 }
 

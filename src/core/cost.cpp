@@ -26,12 +26,13 @@ double fourth(double x) { return x * x * x * x; }
 Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
   if (tile.schedule.starts_with("Ring")) {  // these rows fit their tiles to the device themselves
     const int bytes = a_bytes(tile), chunks = tile.k * bytes / cuda::kChunkBytes;
-    const cuda::RingShape shape{
-        tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile), spec(tile.order).scale_block != 0};
-    const cuda::RingGeometry g =
-        ring_geometry(shape, m, n, k * bytes, cuda::cluster_slots(device.sms, shape.cluster), device.shared_memory);
+    cuda::RingShape shape{tile.m / 64, tile.n, chunks, tile.cluster_m, 0, true, bytes / b_bytes(tile)};
+    shape.block_scales = spec(tile.order).scale_block != 0;
+    shape.cluster_y = tile.cluster_n;
+    const int64_t slots = cuda::cluster_slots(device.sms, tile.cluster_m * tile.cluster_n);
+    const cuda::RingGeometry g = ring_geometry(shape, m, n, k * bytes, slots, device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
-    const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;
+    const double loaded = g.rows * shape.blocks + g.box_cols * g.boxes_y, full = 64 * shape.blocks + shape.cols;
     return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots, loaded / full};
   }
   const int64_t rows = tile.swapped ? n : m, cols = tile.swapped ? m : n;

@@ -2,7 +2,6 @@
 #include "cuda/ring.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace samebits::cuda {
 
@@ -14,37 +13,36 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
                            int64_t shared_memory) {
   constexpr double kMacs = 4096, kBytesIn = 48, kTileClocks = 2500;
   RingGeometry g{};
-  g.tiles_y = static_cast<int>(ceil_div(m, s.cols));
-  const int64_t cols = g.tiles_y > 1 ? s.cols : std::min<int64_t>(m, s.cols);
-  // Chunks that are loaded together follow each other in whole swizzle atoms of 8 rows.
-  const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8 * s.cluster;
-  g.box_cols = static_cast<int>(round_up(cols, unit) / s.cluster);
+  const int blocks_y = static_cast<int>(ceil_div(m, s.cols));
+  g.tiles_y = static_cast<int>(ceil_div(blocks_y, s.cluster_y));
+  const int64_t cols = blocks_y > 1 ? s.cols : std::min<int64_t>(m, s.cols);
+  // Boxes and chunks that lie side by side are whole swizzle atoms of 8 rows.
+  const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8;
+  g.box_cols = static_cast<int>(round_up(ceil_div(cols, s.cluster), unit));
+  g.boxes_y = static_cast<int>(ceil_div(cols, g.box_cols));
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
-    if (s.block_scales && kScaleBlock % rows) continue;
+    if ((s.block_scales && kScaleBlock % rows) || rows * s.blocks % (8 * s.cluster_y)) continue;
     const int64_t tiles_x = ceil_div(n, static_cast<int64_t>(rows) * s.blocks * s.cluster);
     const double waves = static_cast<double>(ceil_div(tiles_x * g.tiles_y, slots));
     const double mma = 64.0 * s.blocks * s.cols / kMacs;
     const double load =
-        (static_cast<double>(rows) * s.blocks / s.ratio + static_cast<double>(cols) / s.cluster) / kBytesIn;
+        (1.0 * rows * s.blocks / s.ratio / s.cluster_y + static_cast<double>(cols) / s.cluster) / kBytesIn;
     const double cost = waves * (std::max(mma, load) * static_cast<double>(k_bytes) + kTileClocks);
     if (g.rows && cost >= best * 0.999) continue;
     best = cost;
     g.rows = rows;
     g.tiles_x = static_cast<int>(tiles_x);
   }
+  g.box_rows = g.rows * s.blocks / s.cluster_y;
   g.slots = static_cast<int>(slots);
   g.clusters = static_cast<int>(std::clamp<int64_t>(int64_t{g.tiles_x} * g.tiles_y, 1, slots));
-  // Tiles that run at once should lie in a square, so that they read little in all. Neighbours share a weight and take
-  // other tokens, in a rectangle twice as long in tokens as in weights: what a cluster shares already may be read more
-  // often. Without clusters that is slower where there are more than kOneGroup tiles of tokens.
-  constexpr int kOneGroup = 16;
-  g.tokens_first = s.cluster > 1 || g.tiles_y <= kOneGroup;
-  const double aspect = static_cast<double>(g.rows * s.blocks * s.cluster) / s.cols;
-  const double along = std::sqrt(static_cast<double>(slots) * (g.tokens_first ? 2 * aspect : 1 / aspect));
-  g.group = std::clamp(static_cast<int>(std::lround(along)), 1, std::max(1, g.tokens_first ? g.tiles_y : g.tiles_x));
+  // Which tiles run side by side decides how often what they load meets on its way out of L2 (docs/measured.md):
+  // neighbours share a weight and take other tokens, so many, before the weight moves on.
+  const int tokens = s.cluster * s.cluster_y > 1 ? 4096 : s.block_scales ? 2048 : 768;
+  g.group = std::clamp(tokens / (s.cols * s.cluster_y), 1, g.tiles_y);
   g.x_bytes = s.chunks / s.ratio * s.blocks * g.rows * kChunkBytes;
-  g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
+  g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * g.boxes_y, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
   const int overrun = std::max(64 - g.rows, s.cols - g.y_bytes / (s.chunks * kChunkBytes)) * kChunkBytes;
   const int fixed = 1024 + kStaticBytes + s.staging + overrun;

@@ -22,6 +22,7 @@
 #include "cuda/launch.h"
 #include "cuda/operands.h"
 #include "cuda/ring_epilogue.cuh"
+#include "cuda/ring_mma.cuh"
 #include "cuda/ring_producer.cuh"
 #include "cuda/ring_scales.cuh"
 #include "cuda/ring_walk.cuh"
@@ -43,13 +44,14 @@ struct Ring;
 
 /// What is fixed when a row is compiled, but for the element types. kBlocks: 64-row MMA blocks of each warpgroup.
 /// kChunks: chunks of 128 bytes of K, as tokens have them, in a stage.
-template <Order kTheOrder, RingSchedule kTheSchedule, int kTheBlocks, int kTheCols, int kTheChunks, int kTheCluster,
-          OutKind kTheOut, bool kTheWeightOnly>
+template <Order kTheOrder, RingSchedule kTheSchedule, int kTheBlocks, int kTheCols, int kTheChunks, int kTheClusterX,
+          int kTheClusterY, OutKind kTheOut, bool kTheWeightOnly>
 struct RingRow {
   static constexpr bool kWeightOnly = kTheWeightOnly;
   static constexpr Order kOrder = kTheOrder;
   static constexpr RingSchedule kSchedule = kTheSchedule;
-  static constexpr int kBlocks = kTheBlocks, kCols = kTheCols, kChunks = kTheChunks, kCluster = kTheCluster;
+  static constexpr int kBlocks = kTheBlocks, kCols = kTheCols, kChunks = kTheChunks;
+  static constexpr int kClusterX = kTheClusterX, kClusterY = kTheClusterY;
   static constexpr OutKind kOut = kTheOut;
   template <Dtype kA, Dtype kB>
   using Kernel = Ring<RingRow, Element<kA>, Element<kB>>;
@@ -59,7 +61,8 @@ struct RingRow {
 /// widened in registers, ring_widen.cuh).
 template <class Row, class A, class B>
 struct Ring : Row {
-  using Row::kBlocks, Row::kChunks, Row::kCluster, Row::kCols, Row::kOrder, Row::kSchedule;
+  using Row::kBlocks, Row::kChunks, Row::kClusterX, Row::kClusterY, Row::kCols, Row::kOrder, Row::kSchedule;
+  static constexpr int kCluster = kClusterX * kClusterY;
   static constexpr int kWarpgroups = warpgroups(kSchedule);
   static constexpr bool kTurns = kSchedule == RingTurns;     // one's epilogue runs under the other's multiplications
   static constexpr int kSharing = kTurns ? 1 : kWarpgroups;  // warpgroups that read one stage
@@ -67,15 +70,13 @@ struct Ring : Row {
   static_assert(!kPromoted || spec(kOrder).promote_every == kChunkBytes, "one chunk is one promotion interval");
   static constexpr bool kBlockScaled = spec(kOrder).scale_block != 0;
   static_assert(!kBlockScaled || (kPromoted && spec(kOrder).scale_block == kScaleBlock), "one chain has one scale");
-  static_assert(kCluster == 1 || kChunks == 1, "the halves of a token tile interleave chunk by chunk");
-  static_assert(kCluster == 1 || kCols % (8 * kCluster) == 0, "each block of a cluster loads whole swizzle atoms");
+  static_assert(kCluster == 1 || kChunks == 1, "the parts of a shared tile interleave chunk by chunk");
   static constexpr int kRatio = sizeof(A) / sizeof(B);
   static constexpr bool kWidens = kRatio > 1;
   static_assert(!kWidens || (kChunks == 2 * kRatio && !kTurns),
                 "a stage is given back in the second chunk of the next");
   static constexpr int kWeightChunks = kChunks / kRatio;
-  static constexpr int kTogether = 4;  // steps of widened weights that are multiplied together
-  using Atom = typename RingAtom<A, B, kCols>::Type;
+  static constexpr int kTogether = 4;     // steps of widened weights that are multiplied together
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
@@ -90,12 +91,13 @@ struct Ring : Row {
   static constexpr bool kLeads = kSchedule == Ring2 && kBlocks * kCols >= 128;
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
   using Epilogue = RingEpilogue<kCols, Row::kOut, kBlockScaled>;
-  using Walk = RingWalk<kSharing * kBlocks, kCols, kCluster>;
+  using Walk = RingWalk<kSharing * kBlocks, kCols, kClusterX, kClusterY>;
   using Place = typename Walk::Place;
   using Scales = RingScales<Walk, kSharing * kBlocks, kCols, kChunks>;
   static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
   static constexpr RingShape kShape{
-      kSharing * kBlocks, kCols, kChunks, kCluster, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio, kBlockScaled};
+      kSharing * kBlocks, kCols,    kChunks, kClusterX, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio,
+      kBlockScaled,       kClusterY};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
   /// Two stages of whole blocks: what the row cannot do without.
   static constexpr int64_t kShared = 1024 + kStaticBytes + kStagingBytes +
@@ -109,12 +111,6 @@ struct Ring : Row {
   static __device__ uint64_t descriptor(uint32_t start) {
     constexpr uint64_t kHigh = 64ull << 32 | 1ull << 62;
     return kHigh | (start | 1u << 16);
-  }
-  template <size_t... kI>
-  static __device__ void multiply(float (&d)[kAcc], uint64_t x, uint64_t y, bool accumulate,
-                                  std::index_sequence<kI...>) {
-    if constexpr (!kWidens)
-      Atom::fma(x, y, d[kI]..., accumulate ? cute::GMMA::ScaleOut::One : cute::GMMA::ScaleOut::Zero);
   }
   static __device__ void fence(float (&d)[kBlocks][kAcc]) {
 #pragma unroll
@@ -134,9 +130,10 @@ struct Ring : Row {
       full[stage].wait(phase);
       asm volatile("" ::: "memory");
     };
+    const int sharer = Walk::sharer(lane);
     const auto release = [&](int stage) {
       asm volatile("" ::: "memory");
-      if (lane < kCluster) empty[stage].arrive(lane);
+      if (lane < Walk::kSharers) empty[stage].arrive(sharer);
     };
     // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's
     // multiplications.
@@ -156,8 +153,7 @@ struct Ring : Row {
       for (int kk = 0; kk < 4; ++kk)
 #pragma unroll
         for (int b = 0; b < kBlocks; ++b)
-          multiply(d[b], descriptor(x + b * block + 2 * kk), descriptor(y + 2 * kk), kk > 0 || !first,
-                   std::make_index_sequence<kAcc>{});
+          RingMma<A, kCols>::fma(d[b], descriptor(x + b * block + 2 * kk), descriptor(y + 2 * kk), kk > 0 || !first);
       cute::warpgroup_commit_batch();
       fence(d);
     };
@@ -259,7 +255,7 @@ struct Ring : Row {
                 for (int kk = group; kk < group + kTogether; ++kk)
 #pragma unroll
                   for (int b = 0; b < kBlocks; ++b)
-                    widened[c][b].template multiply<Atom>(
+                    widened[c][b].template multiply<WidenedAtom<A, kCols>>(
                         acc[0][b], kk, descriptor(y + (c * kRatio + kk / 4) * y_chunk16 + kk % 4 * 2),
                         kk > 0 || c > 0 || step > 0);
                 cute::warpgroup_commit_batch();
@@ -315,7 +311,7 @@ struct Ring : Row {
     if (threadIdx.x < kMaxStages) {
       if (threadIdx.x < p.g.stages) {
         full[threadIdx.x].init(kBlockScaled ? 1 + Scales::kWarp : 1);
-        empty[threadIdx.x].init(kSharing * 4 * kCluster);
+        empty[threadIdx.x].init(kSharing * 4 * Walk::kSharers);
       }
       cutlass::arch::fence_barrier_init();
     } else if (threadIdx.x == kWarpgroups * 128) {
@@ -359,7 +355,7 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   allow_all_shared_memory(&ring_kernel<Ring>, kStaticBytes, *launch.device);
   const int slots = clusters_at_once<kCluster>(&ring_kernel<Ring>, kThreads, kStaticBytes, *launch.device);
   p.g = ring_geometry(kShape, q.m(), q.n(), k_bytes, slots, launch.device->shared_memory);
-  p.x = tensor_map("b", q.b, kChunkBytes, kWeightChunks, p.g.rows * kShape.blocks);
+  p.x = tensor_map("b", q.b, kChunkBytes, kWeightChunks, p.g.box_rows);
   p.y = tensor_map("a", q.a, kChunkBytes, kChunks, p.g.box_cols);
   p.whole_x = whole_chunks(q.b, kChunkBytes);
   p.whole_y = whole_chunks(q.a, kChunkBytes);
@@ -392,13 +388,13 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
 // One kernel and its symbol `kernel_<name>`, which tables.cpp declares from the same row.
 #define SAMEBITS_DEFINE_TILE(name, tile_m, tile_n, tile_k, cluster_m, cluster_n, schedule, operands, order, out) \
   namespace samebits::cuda::sm90 {                                                                               \
-  static_assert(cluster_n == 1 && OperandWord::operands != OperandWord::Straight, "a Ring row swaps operands");  \
+  static_assert(OperandWord::operands != OperandWord::Straight, "a Ring row swaps operands");                    \
   static_assert(tile_m % (64 * (schedule == RingTurns ? 1 : warpgroups(schedule))) == 0 &&                       \
                     tile_k * token_bytes(Order::k##order) % kChunkBytes == 0,                                    \
                 "whole MMA blocks for each warpgroup, whole chunks of K");                                       \
   extern const TileKernel kernel_##name;                                                                         \
   const TileKernel kernel_##name =                                                                               \
       kernels_by_dtype<RingRow<Order::k##order, schedule, blocks_each(schedule, tile_m), tile_n,                 \
-                               tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, OutKind::k##out,  \
-                               OperandWord::operands == OperandWord::WeightOnly>>();                             \
+                               tile_k * token_bytes(Order::k##order) / kChunkBytes, cluster_m, cluster_n,        \
+                               OutKind::k##out, OperandWord::operands == OperandWord::WeightOnly>>();            \
   }

@@ -25,21 +25,23 @@ struct RingShape {
   int blocks;     ///< MMA blocks of 64 weight rows in one thread block
   int cols;       ///< token columns of the MMA
   int chunks;     ///< chunks of 128 bytes of K in one stage
-  int cluster;    ///< thread blocks that share a token tile, each with weight rows of its own
+  int cluster;    ///< thread blocks of a cluster that share a token tile, each with weight rows of its own
   int staging;    ///< bytes of shared memory for the epilogue
   bool whole_sm;  ///< stages may fill the SM; else half of it, so that the next kernel can start beside this one
   int ratio = 1;  ///< bytes of a token element over those of a weight element; chunks count the tokens' bytes
   bool block_scales = false;  ///< a stage has scales, and no MMA block crosses a block of kScaleBlock channels
+  int cluster_y = 1;          ///< thread blocks of a cluster that share a weight tile, each with tokens of its own
 };
 
 /// What a launch adds: which rows and columns a thread block loads, and in which order tiles run.
 struct RingGeometry {
   int rows;      ///< weight rows a 64-row MMA block really holds, a multiple of 8
-  int box_cols;  ///< token rows in one TMA box (each block of a cluster loads one)
+  int box_rows;  ///< weight rows in one TMA box: each block that shares the weight loads one for all of them
+  int box_cols;  ///< token rows in one TMA box, likewise
+  int boxes_y;   ///< boxes of a token tile: blocks that share the tokens beyond them load none
   int stages;
-  int tiles_x, tiles_y;  ///< tiles along the weight (in clusters) and along the tokens
-  bool tokens_first;     ///< clusters that run side by side take other tokens of one weight tile, not the reverse
-  int group;             ///< how many of them, before the other operand moves on
+  int tiles_x, tiles_y;  ///< tiles of a cluster along the weight and along the tokens
+  int group;             ///< clusters that run side by side share a weight tile and take so many token tiles
   int prefetch;          ///< stages of weights that Overlap::kWeight fetches beyond the ring, into L2
   int slots;             ///< clusters that run at once
   int clusters;          ///< clusters launched

@@ -17,7 +17,11 @@ namespace samebits::cuda {
 template <int kCols, OutKind kOut, bool kScaledInside>
 struct RingEpilogue {
   // Token columns that are staged at once.
-  static constexpr int kPass = kCols <= 64 ? kCols : kCols % 64 == 0 ? 64 : 48;
+  static constexpr int kPass = [] {
+    for (const int cols : {64, 48, 80, 72, 88})
+      if (kCols > 64 && kCols % cols == 0) return cols;
+    return kCols;
+  }();
   static_assert(kCols % kPass == 0 && kPass % 8 == 0);
   static constexpr int kRowBytes = 128;  // 64 channels of 16 bits
   static constexpr int kStagingBytes =
@@ -99,7 +103,7 @@ struct RingEpilogue {
       if (first >= p.m) break;
       cutlass::arch::NamedBarrier::sync(128, warpgroup + 1);  // scales are there, the staging is free
       // Note: all loads, then all arithmetic, then all stores: taken 16 columns at a time, each waited for the last.
-      float2 scale_a[kPass / 8];
+      float2 scale_a[kPass / 8] = {};
 #pragma unroll
       for (int j = 0; j < kPass / 8; ++j)
         if constexpr (!kScaledInside)
@@ -131,7 +135,7 @@ struct RingEpilogue {
       for (int j = 0; j < kPass / 8; j += 2) {
         const int token = j * 8 + lane / 16 * 8 + lane % 8;
         auto* to = reinterpret_cast<cute::uint128_t*>(staging + (token % kPass) * kRowBytes + (chunk ^ token % 8) * 16);
-        if constexpr (kPass % 16 == 0)
+        if (j + 1 < kPass / 8)
           cute::SM90_U16x8_STSM_T::copy(r[j][0], r[j][1], r[j + 1][0], r[j + 1][1], *to);
         else
           cute::SM90_U16x4_STSM_T::copy(r[j][0], r[j][1], *to);  // addresses of lanes 0 to 15

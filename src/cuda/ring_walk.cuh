@@ -25,9 +25,11 @@ struct RingParams {
   RingScaleParams scales;  // of an Order with block scales
 };
 
-/// The walk of one thread block over its cluster's tiles: kBlocks MMA blocks of weight rows by kCols tokens.
-template <int kBlocks, int kCols, int kCluster>
+/// The walk of one thread block over its cluster's tiles: kBlocks MMA blocks of weight rows by kCols tokens in each of
+/// kClusterX x kClusterY blocks.
+template <int kBlocks, int kCols, int kClusterX, int kClusterY>
 struct RingWalk {
+  static constexpr int kBlocksOfCluster = kClusterX * kClusterY;
   struct Place {
     int tile, step;  // of the cluster's list of tiles
     int x, y;        // first weight row block of this thread block (in units of g.rows), first token
@@ -35,20 +37,18 @@ struct RingWalk {
 
   static __device__ void locate(const RingParams& p, Place& at) {
     if (p.g.tiles_y == 1) {  // what follows without its divisions, which a decode step would wait for
-      at.x = (at.tile * kCluster + rank()) * kBlocks;
-      at.y = 0;
+      at.x = (at.tile * kClusterX + rank_x()) * kBlocks;
+      at.y = rank_y() * kCols;
       return;
     }
-    const int fast_tiles = p.g.tokens_first ? p.g.tiles_y : p.g.tiles_x;
-    const int slow_tiles = p.g.tokens_first ? p.g.tiles_x : p.g.tiles_y;
-    const int per_group = p.g.group * slow_tiles, group = at.tile / per_group, rest = at.tile - group * per_group;
-    const int first = group * p.g.group, width = min(p.g.group, fast_tiles - first);
-    const int slow = rest / width, fast = first + rest - slow * width;
-    at.x = ((p.g.tokens_first ? slow : fast) * kCluster + rank()) * kBlocks;
-    at.y = (p.g.tokens_first ? fast : slow) * kCols;
+    const int per_group = p.g.group * p.g.tiles_x, group = at.tile / per_group, rest = at.tile - group * per_group;
+    const int first = group * p.g.group, width = min(p.g.group, p.g.tiles_y - first);
+    const int x = rest / width, y = first + rest - x * width;
+    at.x = (x * kClusterX + rank_x()) * kBlocks;
+    at.y = (y * kClusterY + rank_y()) * kCols;
   }
   static __device__ Place begin(const RingParams& p) {
-    Place at{static_cast<int>(blockIdx.x) / kCluster, 0, 0, 0};
+    Place at{static_cast<int>(blockIdx.x) / kBlocksOfCluster, 0, 0, 0};
     locate(p, at);
     return at;
   }
@@ -63,7 +63,23 @@ struct RingWalk {
     if (!ended(p, at)) locate(p, at);
   }
 
-  static __device__ int rank() { return kCluster == 1 ? 0 : static_cast<int>(blockIdx.x) % kCluster; }
+  /// Of this block in its cluster. Blocks of one rank_y share tokens, those of one rank_x a weight.
+  static __device__ int rank() { return static_cast<int>(blockIdx.x) % kBlocksOfCluster; }
+  static __device__ int rank_x() { return kClusterX == 1 ? 0 : rank() % kClusterX; }
+  static __device__ int rank_y() { return kClusterY == 1 ? 0 : rank() / kClusterX; }
+  static constexpr int kSharers = kClusterX + kClusterY - 1;  ///< blocks whose loads reach this one, itself among them
+  /// The rank in the cluster of sharer `i`: the blocks of its row, then the others of its column.
+  static __device__ int sharer(int i) {
+    if (i < kClusterX) return rank_y() * kClusterX + i;
+    const int y = i - kClusterX;
+    return (y + (y >= rank_y())) * kClusterX + rank_x();
+  }
+  static __device__ uint16_t token_sharers() { return ((1 << kClusterX) - 1) << rank_y() * kClusterX; }
+  static __device__ uint16_t weight_sharers() {
+    uint16_t column = 0;
+    for (int y = 0; y < kClusterY; ++y) column |= 1 << y * kClusterX;
+    return column << rank_x();
+  }
 };
 
 /// A stage of the ring, and how often it was passed as the one bit that a barrier keeps.

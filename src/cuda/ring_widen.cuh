@@ -1,5 +1,5 @@
-// The matrix instruction of a Ring kernel, and e4m3 weights beside 16-bit tokens: widened exactly on their way from
-// shared memory to the registers that wgmma takes its first operand from. Used by ring.cuh.
+// e4m3 weights beside 16-bit tokens in a Ring kernel: widened exactly on their way from shared memory to the registers
+// that wgmma takes its first operand from. Used by ring.cuh.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -12,19 +12,11 @@
 
 namespace samebits::cuda {
 
-/// 64 weight rows x kCols tokens x 32 bytes of K; weights in shared memory, or in registers where they are narrower.
-template <class A, class B, int kCols>
-struct RingAtom {
-  static constexpr auto kMajor = cute::GMMA::Major::K;
-  using Shape = cute::Shape<cute::_64, cute::Int<kCols>, cute::Int<32 / sizeof(A)>>;
-  static auto type() {
-    if constexpr (sizeof(A) == sizeof(B))
-      return cute::SM90::GMMA::ss_op_selector<A, A, float, Shape, kMajor, kMajor>();
-    else
-      return cute::SM90::GMMA::rs_op_selector<A, A, float, Shape, kMajor, kMajor>();
-  }
-  using Type = decltype(type());
-};
+/// 64 weight rows in registers x kCols tokens x 16 elements of K.
+template <class A, int kCols>
+using WidenedAtom =
+    decltype(cute::SM90::GMMA::rs_op_selector<A, A, float, cute::Shape<cute::_64, cute::Int<kCols>, cute::_16>,
+                                              cute::GMMA::Major::K, cute::GMMA::Major::K>());
 
 /// What one thread holds of 64 weight rows x 128 elements of K: the codes, and as wgmma's m64k16 fragments of A (bf16
 /// or fp16).
