@@ -42,8 +42,8 @@ TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
 
 TEST(RingTest, BlocksOfAClusterLoadAPartOfWhatTheyShareEach) {
   const RingGeometry tokens = ring_geometry({1, 72, 1, 4, 0, true}, 72, 4096, 4096, 30, kShared);
-  EXPECT_EQ(tokens.box_cols, 24);  // whole swizzle atoms, so the fourth block has none to load
-  EXPECT_EQ(tokens.boxes_y, 3);
+  EXPECT_EQ(tokens.box_cols, 24);  // whole swizzle atoms: the fourth block's are past the last token
+  EXPECT_EQ(tokens.boxes_y, 4);    // and it loads them all the same
   RingShape both{2, 128, 1, 2, 0, true};
   both.cluster_y = 2;
   const RingGeometry g = ring_geometry(both, 1000, 4096, 4096, 30, kShared);

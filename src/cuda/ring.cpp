@@ -16,10 +16,12 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   const int blocks_y = static_cast<int>(ceil_div(m, s.cols));
   g.tiles_y = static_cast<int>(ceil_div(blocks_y, s.cluster_y));
   const int64_t cols = blocks_y > 1 ? s.cols : std::min<int64_t>(m, s.cols);
-  // Boxes and chunks that lie side by side are whole swizzle atoms of 8 rows.
+  // Boxes and chunks that lie side by side are whole swizzle atoms of 8 rows. Note: every block of a cluster loads one,
+  // of zeros past the last token: where some had none to load, launches that fetch weights early hung
+  // (docs/measured.md).
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8;
   g.box_cols = static_cast<int>(round_up(ceil_div(cols, s.cluster), unit));
-  g.boxes_y = static_cast<int>(ceil_div(cols, g.box_cols));
+  g.boxes_y = s.cluster;
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     if ((s.block_scales && kScaleBlock % rows) || rows * s.blocks % (8 * s.cluster_y)) continue;
