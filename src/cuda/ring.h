@@ -38,7 +38,7 @@ struct RingGeometry {
   int rows;      ///< weight rows a 64-row MMA block really holds, a multiple of 8
   int box_rows;  ///< weight rows in one TMA box: each block that shares the weight loads one for all of them
   int box_cols;  ///< token rows in one TMA box, likewise
-  int boxes_y;   ///< boxes of a token tile: blocks that share the tokens beyond them load none
+  int boxes_y;   ///< boxes of a token tile: one of each block that shares it, past the last token too
   int stages;
   int tiles_x, tiles_y;  ///< tiles of a cluster along the weight and along the tokens
   int group;             ///< clusters that run side by side share a weight tile and take so many token tiles
