@@ -95,7 +95,7 @@ TEST(BenchTest, BadRequestsAreRefusedWithTheReason) {
   refused("--shapes llama9", "llama9");
   refused("--order hopper-quick", "hopper-quick");
   refused("--rounds 0", "--rounds");
-  refused("--overlap all", "unknown overlap 'all'; there are: none, launch, weight");
+  refused("--overlap all", "unknown overlap 'all'; there are: none, launch, weight, chain");
   refused("--layer seed", "seed is not qkv, o, gate_up and down of one layer");
   refused("--layer qwen3-1.7b --m 2147483647", "GB of memory");
   refused("--layer qwen3-1.7b --shape 1,16,16", "excludes");

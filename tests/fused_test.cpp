@@ -290,7 +290,7 @@ TEST_P(FusedTest, AChainOfDependentLaunchesHasTheBitsOfItsSteps) {
   std::optional<cuda::Stream> stream;
   if (!device().is_cpu()) stream.emplace();
   for (int64_t m : {1, 17, 200})
-    for (Overlap overlap : {Overlap::kNone, Overlap::kLaunch, Overlap::kWeight}) {
+    for (Overlap overlap : {Overlap::kNone, Overlap::kLaunch, Overlap::kWeight, Overlap::kChain}) {
       Chain chain(device(), m, k, weight, up, down, scale), host(cpu_device(), m, k, weight, up, down, scale);
       Launch launch = this->launch(overlap);
       if (stream) launch.stream = stream->get();

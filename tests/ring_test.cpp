@@ -18,7 +18,17 @@ TEST(RingTest, ASmallWeightIsSpreadOverAllSMs) {
   EXPECT_EQ(g.rows, 16);  // 64 rows would leave 100 of 132 SMs idle
   EXPECT_EQ(g.clusters, 128);
   EXPECT_EQ(g.tiles_x * g.tiles_y, 128);
-  EXPECT_GT(g.prefetch, 0);
+}
+
+TEST(RingTest, ALargeWeightIsFetchedFurtherAheadThanASmallOne) {
+  const RingGeometry small = ring_geometry(kDecode, 8, 2048, 6144, 132, kShared);
+  EXPECT_GE(small.early, 1);
+  EXPECT_LE(int64_t{small.early} * small.clusters * small.x_bytes, 2 << 20);
+  EXPECT_EQ(small.prefetch, 0);
+  const RingGeometry large = ring_geometry(kDecode, 8, 28672, 4096, 132, kShared);
+  EXPECT_EQ(large.early, large.stages);
+  EXPECT_GT(large.prefetch, 0);
+  EXPECT_EQ(ring_geometry(kDecode, 9, 28672, 4096, 132, kShared).prefetch, 0);  // two tiles of tokens would fetch it
 }
 
 TEST(RingTest, ALargeWeightFillsTheLastWave) {
@@ -42,8 +52,8 @@ TEST(RingTest, TokenRowsAreLoadedAsManyAsThereAre) {
 
 TEST(RingTest, BlocksOfAClusterLoadAPartOfWhatTheyShareEach) {
   const RingGeometry tokens = ring_geometry({1, 72, 1, 4, 0, true}, 72, 4096, 4096, 30, kShared);
-  EXPECT_EQ(tokens.box_cols, 24);  // whole swizzle atoms: the fourth block's are past the last token
-  EXPECT_EQ(tokens.boxes_y, 4);    // and it loads them all the same
+  EXPECT_EQ(tokens.box_cols, 24);           // whole swizzle atoms: the fourth block's are past the last token
+  EXPECT_EQ(tokens.y_bytes, 4 * 24 * 128);  // and it loads them all the same
   RingShape both{2, 128, 1, 2, 0, true};
   both.cluster_y = 2;
   const RingGeometry g = ring_geometry(both, 1000, 4096, 4096, 30, kShared);
@@ -85,14 +95,14 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
         << m << " " << n << " " << k << " " << slots;
     ASSERT_GE(int64_t{g.tiles_y} * shape.cols * shape.cluster_y, m) << m << " " << n << " " << k << " " << slots;
     ASSERT_EQ(g.box_rows * shape.cluster_y, g.rows * shape.blocks);
-    ASSERT_GE(g.box_cols * g.boxes_y, std::min<int64_t>(m, shape.cols)) << m;
-    ASSERT_TRUE(g.boxes_y >= 1 && g.boxes_y <= shape.cluster) << g.boxes_y;
+    ASSERT_GE(g.box_cols * shape.cluster, std::min<int64_t>(m, shape.cols)) << m;
     ASSERT_TRUE(g.rows % 8 == 0 && g.rows >= 8 && g.rows <= 64) << g.rows;
     ASSERT_TRUE(g.stages >= 2 && g.stages <= kMaxStages) << g.stages;
     ASSERT_LE(g.shared_memory, kShared - 512) << m << " " << n << " " << k << " " << slots;
     ASSERT_EQ(g.x_bytes % 1024, 0);
     ASSERT_EQ(g.y_bytes % 1024, 0);
     ASSERT_LE(g.clusters, g.slots);
+    ASSERT_TRUE(g.early >= 1 && g.early <= g.stages) << g.early;
     ASSERT_TRUE(g.tiles_y == 1 || g.prefetch == 0);  // every tile of tokens would fetch the weight again
     ASSERT_TRUE(g.group >= 1 && g.group <= g.tiles_y) << g.group;
   }

@@ -24,7 +24,7 @@ RuleSet some_rules() {
   RuleSet rules;
   rules.device = "NVIDIA H20", rules.arch = 90, rules.sms = 78, rules.version = version(), rules.driver = 13000;
   rules.date = "2026-11-24";
-  rules.shapes.push_back({Order::kHopperFast, 4096, 2048, 8, {{{16, "c256x128x128"}, {100, "s64x8x256"}}}});
+  rules.shapes.push_back({Order::kHopperFast, 4096, 2048, 8, {{{16, "c128x256x128"}, {100, "s64x32x128"}}}});
   rules.shapes.push_back({Order::kHopperPromoted, 4096, 2048, 1, {{{64, "pc128x128x128"}}}});
   return rules;
 }
@@ -91,10 +91,10 @@ TEST_F(RulesTest, ChooseAsksThemFirstWithinWhatWasMeasured) {
     return plan.source == Source::kRules ? std::string(plan.kernel) : "others";
   };
   EXPECT_EQ(chosen(7), "others");
-  EXPECT_EQ(chosen(8), "c256x128x128");
-  EXPECT_EQ(chosen(16), "c256x128x128");
-  EXPECT_EQ(chosen(17), "s64x8x256");
-  EXPECT_EQ(chosen(100), "s64x8x256");
+  EXPECT_EQ(chosen(8), "c128x256x128");
+  EXPECT_EQ(chosen(16), "c128x256x128");
+  EXPECT_EQ(chosen(17), "s64x32x128");
+  EXPECT_EQ(chosen(100), "s64x32x128");
   EXPECT_EQ(chosen(101), "others");
   EXPECT_EQ(chosen(16, 4112), "others");
   EXPECT_EQ(chosen(1, 4096, Order::kHopperPromoted), "pc128x128x128");
@@ -170,10 +170,10 @@ TEST_F(RulesTest, NumbersAreChecked) {
   expect_refused(set("min_m", -1), "min_m");
   expect_refused(set("n", int64_t{1} << 31), "n is");
   expect_refused(set("rows", Json::array()), "0 rows");
-  expect_refused(set("rows", Json(std::vector<Json>(kMaxPicks + 1, {1, "s64x8x256"}))), "33 rows");
-  expect_refused(set("rows", {{16, "s64x8x256"}, {16, "s64x16x256"}}), "m of a row is \"16\", not a number of 17");
-  expect_refused(set("rows", {{4, "s64x8x256"}}), "not a number of 8");
-  expect_refused(set("rows", {"s64x8x256"}), "is not [m, row]");
+  expect_refused(set("rows", Json(std::vector<Json>(kMaxPicks + 1, {1, "s64x32x128"}))), "33 rows");
+  expect_refused(set("rows", {{16, "s64x32x128"}, {16, "s128x64x128"}}), "m of a row is \"16\", not a number of 17");
+  expect_refused(set("rows", {{4, "s64x32x128"}}), "not a number of 8");
+  expect_refused(set("rows", {"s64x32x128"}), "is not [m, row]");
   expect_refused([](Json& json) { json["rules"].push_back(json["rules"][0]); }, "two rules for hopper-fast 4096x2048");
   expect_refused([](Json& json) { json.erase("sms"); }, "sms is missing");
 }

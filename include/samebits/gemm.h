@@ -61,6 +61,8 @@ enum class Overlap : uint8_t {
   kNone,    ///< starts when the previous kernel has ended
   kLaunch,  ///< its blocks may start earlier and wait before they touch memory
   kWeight,  ///< they also fetch `b` before they wait: only if the previous kernel does not write it
+  kChain,   ///< and the next kernel may start before they have waited, beside all of a run of such calls and the kernel
+            ///< before it: only if none of these writes what a call of the run or the next one fetches early
 };
 
 struct RuleSet;  // samebits/rules.h

@@ -127,8 +127,9 @@ def scaled_mm(
         order: one of :data:`ORDERS` that is none of :data:`BLOCK_ORDERS`.
         overlap: how much may overlap the end of the work before this call on the stream (programmatic dependent
             launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
-            meanwhile, right for any weight that is not made anew for the call. Never changes a bit; on the CPU
-            nothing at all. It pays after a kernel that lets the next one start early, as samebits' own do.
+            meanwhile, right for any weight that is not made anew for the call; ``"chain"``: and it lets the next
+            kernel start before it has waited itself, right where no work of a run of such calls, nor the kernel before
+            the run, writes a weight. Never changes a bit; on the CPU nothing at all. It pays after a kernel that lets the next one start early, as samebits' own do.
 
     Returns:
         [M, N] of ``out_dtype``, contiguous. M = 0 or N = 0 gives an empty tensor.

@@ -27,7 +27,7 @@ constexpr int64_t kLayerSweep[] = {1, 8, 64, 1024};
 struct Options {
   std::vector<std::string> shapes, models, layers, orders, kernels;
   std::vector<int64_t> m;
-  std::string cublaslt, rules, device = "auto", overlap = "weight";
+  std::string cublaslt, rules, device = "auto", overlap;
   int rounds = 7;
   bool weight_only = false;
   LinesTo lines;
@@ -114,8 +114,9 @@ BenchOptions bench_options(const Options& options) {
   const auto asked = [&](std::string_view word) {
     return std::count(options.kernels.begin(), options.kernels.end(), word) > 0;
   };
-  return {options.kernels.empty() || asked("all"), options.kernels, parse_overlap(options.overlap), nullptr,
-          options.rounds};
+  const Overlap usual = options.layers.empty() ? Overlap::kWeight : Overlap::kChain;
+  return {options.kernels.empty() || asked("all"), options.kernels,
+          options.overlap.empty() ? usual : parse_overlap(options.overlap), nullptr, options.rounds};
 }
 
 /// What every timing of one run needs.
@@ -256,7 +257,8 @@ void add_bench(CLI::App& app) {
   bench->add_option("--kernels", options->kernels, "rows, separated by commas, or all (the default), or chosen")
       ->delimiter(',');
   bench->add_option("--overlap", options->overlap,
-                    "how our rows start: none, launch, weight (the default); the fixed tile starts plainly");
+                    "how our kernels start: none, launch, weight (the default of shapes), chain (of layers); the peers "
+                    "start plainly");
   bench->add_flag("--weight-only", options->weight_only, "16-bit Orders: an e4m3 weight beside bf16 tokens");
   bench->add_option("--cublaslt", options->cublaslt, "the libcublasLt.so to load, or none");
   bench->add_option("--rules", options->rules, "a rules file of `samebits tune`: what `samebits` stands for");

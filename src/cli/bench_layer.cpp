@@ -168,7 +168,7 @@ std::vector<LayerResult> BenchLayer::run(Order order, int64_t m, const BenchOpti
   std::vector<Side> sides;
   const auto add = [&](const char* kernel, bool fused, Overlap overlap, const Call& call) {
     Launch producer = launch_;
-    producer.overlap = std::min(overlap, Overlap::kLaunch);  // a producer has no weight to fetch
+    producer.overlap = overlap;
     sides.push_back({kernel, [=, this](int copy) { enqueue(m, copy, fused, producer, call); }});
   };
   add("samebits", true, options.overlap, rows(order, m, options.overlap));

@@ -32,7 +32,7 @@ Waves waves(const Tile& tile, const DeviceInfo& device, int64_t m, int64_t n, in
     const int64_t slots = cuda::cluster_slots(device.sms, tile.cluster_m * tile.cluster_n);
     const cuda::RingGeometry g = ring_geometry(shape, m, n, k * bytes, slots, device.shared_memory);
     const int64_t tiles = int64_t{g.tiles_x} * g.tiles_y;
-    const double loaded = g.rows * shape.blocks + g.box_cols * g.boxes_y, full = 64 * shape.blocks + shape.cols;
+    const double loaded = g.rows * shape.blocks + g.box_cols * shape.cluster, full = 64 * shape.blocks + shape.cols;
     return {static_cast<double>(ceil_div(tiles, g.clusters)), static_cast<double>(tiles) / g.slots, loaded / full};
   }
   const int64_t rows = tile.swapped ? n : m, cols = tile.swapped ? m : n;

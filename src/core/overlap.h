@@ -6,7 +6,7 @@
 
 namespace samebits {
 
-/// "none", "launch", "weight".
+/// "none", "launch", "weight", "chain".
 std::string_view name(Overlap overlap);
 /// The inverse. Throws Error(kBadInput) that lists the words.
 Overlap parse_overlap(std::string_view text);

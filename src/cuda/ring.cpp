@@ -21,7 +21,6 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   // (docs/measured.md).
   const int64_t unit = s.cluster == 1 && s.chunks == 1 ? 1 : 8;
   g.box_cols = static_cast<int>(round_up(ceil_div(cols, s.cluster), unit));
-  g.boxes_y = s.cluster;
   double best = 0;
   for (int rows = 64; rows >= 8; rows -= 8) {
     if ((s.block_scales && kScaleBlock % rows) || rows * s.blocks % (8 * s.cluster_y)) continue;
@@ -44,7 +43,7 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   const int tokens = s.cluster * s.cluster_y > 1 ? 4096 : s.block_scales ? 2048 : 768;
   g.group = std::clamp(tokens / (s.cols * s.cluster_y), 1, g.tiles_y);
   g.x_bytes = s.chunks / s.ratio * s.blocks * g.rows * kChunkBytes;
-  g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * g.boxes_y, 8)) * kChunkBytes;
+  g.y_bytes = s.chunks * static_cast<int>(round_up(g.box_cols * s.cluster, 8)) * kChunkBytes;
   // The MMA reads 64 rows and all columns of the last slot, whatever was loaded: they must lie in shared memory.
   const int overrun = std::max(64 - g.rows, s.cols - g.y_bytes / (s.chunks * kChunkBytes)) * kChunkBytes;
   const int fixed = 1024 + kStaticBytes + s.staging + overrun;
@@ -56,10 +55,14 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.stages = static_cast<int>(std::clamp<int64_t>(budget / stage, 2, kMaxStages));
   g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
   g.shared_memory = fixed - kStaticBytes + g.stages * stage;
-  // Where several token tiles read a weight, fetching it ahead only adds to what L2 must give. L2 keeps the next weight
-  // beside what this kernel uses, as long as it is no more than half of it.
-  constexpr int64_t kPrefetchBytes = 16 << 20;
-  if (g.tiles_y == 1) g.prefetch = static_cast<int>(kPrefetchBytes / (int64_t{g.clusters} * s.cluster * g.x_bytes));
+  // What Overlap::kWeight fetches ahead. A small weight competes with the tokens of the kernel before, which waits for
+  // them: little of it. A large one fills the ring, and some of it L2 where one token tile reads it (where several do,
+  // they would ask L2 for it once more each). Measured on an H100, docs/measured.md.
+  constexpr int64_t kSmall = 18 << 20, kLarge = 32 << 20, kEarly = 2 << 20;
+  const int64_t weight = n * k_bytes / s.ratio, of_a_stage = int64_t{g.clusters} * s.cluster * g.x_bytes;
+  g.early = static_cast<int>(weight > kSmall ? g.stages : std::clamp<int64_t>(kEarly / of_a_stage, 1, g.stages));
+  if (g.tiles_y == 1 && weight > kSmall)
+    g.prefetch = static_cast<int>((weight > kLarge ? 8 << 20 : 4 << 20) / of_a_stage);
   return g;
 }
 

@@ -9,9 +9,8 @@
 #include <cutlass/arch/grid_dependency_control.h>
 #include <cutlass/arch/reg_reconfig.h>
 #include <cutlass/float8.h>
-#include <cute/arch/copy_sm90.hpp>
+#include <cute/arch/cluster_sm90.hpp>
 #include <cute/arch/copy_sm90_desc.hpp>
-#include <cute/arch/mma_sm90.hpp>
 
 #include <algorithm>
 #include <string>
@@ -21,12 +20,11 @@
 #include "cuda/elements.cuh"
 #include "cuda/launch.h"
 #include "cuda/operands.h"
+#include "cuda/ring_consumer.cuh"
 #include "cuda/ring_epilogue.cuh"
-#include "cuda/ring_mma.cuh"
 #include "cuda/ring_producer.cuh"
 #include "cuda/ring_scales.cuh"
 #include "cuda/ring_walk.cuh"
-#include "cuda/ring_widen.cuh"
 #include "cuda/tensor_map.h"
 #include "cuda/tile.h"
 
@@ -61,6 +59,7 @@ struct RingRow {
 /// widened in registers, ring_widen.cuh).
 template <class Row, class A, class B>
 struct Ring : Row {
+  using Tokens = A;
   using Row::kBlocks, Row::kChunks, Row::kClusterX, Row::kClusterY, Row::kCols, Row::kOrder, Row::kSchedule;
   static constexpr int kCluster = kClusterX * kClusterY;
   static constexpr int kWarpgroups = warpgroups(kSchedule);
@@ -76,11 +75,10 @@ struct Ring : Row {
   static_assert(!kWidens || (kChunks == 2 * kRatio && !kTurns),
                 "a stage is given back in the second chunk of the next");
   static constexpr int kWeightChunks = kChunks / kRatio;
-  static constexpr int kTogether = 4;     // steps of widened weights that are multiplied together
   static constexpr int kAcc = kCols / 2;  // FP32 accumulators of a thread in one 64-row block
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
-  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 64 : 32);
+  static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 96 : 64);
   // The warp that copies scales needs more than the one that loads.
   static constexpr int kProducerRegisters = kWarpgroups != 2 ? 32
                                             : kBlockScaled   ? 40
@@ -99,206 +97,16 @@ struct Ring : Row {
       kSharing * kBlocks, kCols,    kChunks, kClusterX, kStagingBytes, kWarpgroups > 1 || kCols > 64, kRatio,
       kBlockScaled,       kClusterY};
   static constexpr bool kDouble = kPromoted && kChunks == 1 && kBlocks * kAcc <= 72;  // registers for two partial sums
+  /// A finished tile is only rounded at once. Its stores run under the next one's multiplications, if the registers
+  /// last: for the outputs (in a promoted Order they lie where the sums were) and for some 44 values more.
+  static constexpr bool kDefers = !kTurns && !kWidens && !kDouble && kCols > 64 && (Row::kOut == OutKind::kHalf) &&
+                                  (kBlocks * (kAcc + (kPromoted ? kAcc : Epilogue::kHeld)) + 44 <= kConsumerRegisters);
   /// Two stages of whole blocks: what the row cannot do without.
   static constexpr int64_t kShared = 1024 + kStaticBytes + kStagingBytes +
                                      2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
                                      (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
   using Barrier = cutlass::arch::ClusterTransactionBarrier;
   using Empty = cutlass::arch::ClusterBarrier;
-
-  // The canonical K-major layout with 128-byte swizzle: atoms of 8 rows, 1024 bytes apart. `start` is a shared-memory
-  // address over 16. Note: kept in 32 bits and free of threadIdx, or each MMA waits for moves to uniform registers.
-  static __device__ uint64_t descriptor(uint32_t start) {
-    constexpr uint64_t kHigh = 64ull << 32 | 1ull << 62;
-    return kHigh | (start | 1u << 16);
-  }
-  static __device__ void fence(float (&d)[kBlocks][kAcc]) {
-#pragma unroll
-    for (int b = 0; b < kBlocks; ++b)
-#pragma unroll
-      for (int i = 0; i < kAcc; ++i) cute::warpgroup_fence_operand(d[b][i]);
-  }
-
-  static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, const float* scales,
-                                 Barrier* full, Empty* empty) {
-    const int warpgroup = kWarpgroups == 1 ? 0 : __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
-    const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
-                   x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;
-    cutlass::arch::wait_on_dependent_grids();
-    // Note: CUTLASS's barriers do not say that they order memory, so the compiler may move plain loads across them.
-    const auto acquire = [&](int stage, uint32_t phase) {
-      full[stage].wait(phase);
-      asm volatile("" ::: "memory");
-    };
-    const int sharer = Walk::sharer(lane);
-    const auto release = [&](int stage) {
-      asm volatile("" ::: "memory");
-      if (lane < Walk::kSharers) empty[stage].arrive(sharer);
-    };
-    // The first warpgroup starts some stages ahead and stays there: one's epilogue runs under the other's
-    // multiplications.
-    constexpr int kLeadBarrier = kWarpgroups + 1, kTurnBarrier = kWarpgroups + 1;
-    const int lead = min(p.g.stages - 1, p.steps) - 1;
-    if (kLeads && warpgroup == 1 && lead >= 0) cutlass::arch::NamedBarrier::sync(256, kLeadBarrier);
-    bool led = !kLeads || warpgroup != 0 || lead < 0;
-    const int share = kTurns ? 0 : warpgroup;  // which blocks of a tile are this warpgroup's
-    float acc[kDouble ? 2 : 1][kBlocks][kAcc], total[kPromoted ? kBlocks : 1][kPromoted ? kAcc : 1];
-    RingPosition at{0, 0};
-    const auto issue = [&](float(&d)[kBlocks][kAcc], int stage, int c, bool first) {
-      const uint32_t block = p.g.rows * (kChunkBytes / 16), at_stage = ring16 + stage * stage16;
-      const uint32_t x = at_stage + (c * kShape.blocks + share * kBlocks) * block, y = at_stage + x16 + c * y_chunk16;
-      fence(d);
-      cute::warpgroup_arrive();
-#pragma unroll
-      for (int kk = 0; kk < 4; ++kk)
-#pragma unroll
-        for (int b = 0; b < kBlocks; ++b)
-          RingMma<A, kCols>::fma(d[b], descriptor(x + b * block + 2 * kk), descriptor(y + 2 * kk), kk > 0 || !first);
-      cute::warpgroup_commit_batch();
-      fence(d);
-    };
-    Widened<A> widened[kWeightChunks][kBlocks];
-    // Adds a finished chain, that of chunk c of a step, to the totals. Gives its stage back if `last`.
-    const auto finish = [&](float(&d)[kBlocks][kAcc], int stage, int step, int c, bool last) {
-      if (!kBlockScaled && last) release(stage);
-      fence(d);
-      if constexpr (kBlockScaled) {
-        const bool exists = step * kChunks + c < p.scales.blocks;
-        Scales::add(total, d, scales + stage * Scales::kStageFloats, c, share * kBlocks, exists);
-        __syncwarp();  // one lane speaks for the scales that all have read
-        if (last) release(stage);
-      } else {
-#pragma unroll
-        for (int b = 0; b < kBlocks; ++b)
-#pragma unroll
-          for (int i = 0; i < kAcc; ++i) total[b][i] = __fadd_rn(total[b][i], d[b][i]);
-      }
-    };
-    Place tile = Walk::begin(p);
-    const int first_tile = tile.tile;
-    if (kTurns && warpgroup == 1) {
-      at.skip(p.steps, p.g.stages);
-      Walk::next(p, tile, 1);
-    }
-    for (; !Walk::ended(p, tile); Walk::next(p, tile, kTurns ? 2 : 1)) {
-      const auto tokens = Epilogue::load_tokens(p, tile.y);
-      typename Epilogue::Channels channels[kBlocks];
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b)
-        channels[b] = Epilogue::load_channels(p, (tile.x + share * kBlocks + b) * p.g.rows);
-      if constexpr (kPromoted) {
-#pragma unroll
-        for (int b = 0; b < kBlocks; ++b)
-#pragma unroll
-          for (int i = 0; i < kAcc; ++i) total[b][i] = 0.0f;
-      }
-      // A barrier's phase is one bit: a warpgroup that looks at a stage before the other has read it would take its
-      // data.
-      if (kTurns && tile.tile != first_tile) cutlass::arch::NamedBarrier::sync(256, kTurnBarrier + warpgroup);
-      int previous = -1;
-      const auto step_done = [&](int step) {
-        if (kLeads && !led && step == lead) {
-          cutlass::arch::NamedBarrier::arrive(256, kLeadBarrier);
-          led = true;
-        }
-        previous = at.stage;
-        at.advance(p.g.stages);
-        if (kTurns && step == p.steps - 1) cutlass::arch::NamedBarrier::arrive(256, kTurnBarrier + 1 - warpgroup);
-      };
-      if constexpr (kDouble) {  // a partial sum is added while the next one is multiplied
-        const auto start = [&](float(&d)[kBlocks][kAcc], int step) {
-          acquire(at.stage, at.phase);
-          issue(d, at.stage, 0, true);
-          step_done(step);
-        };
-        int step = 0;
-        for (; step + 1 < p.steps; step += 2) {
-          const int even = at.stage;
-          start(acc[0], step);
-          start(acc[1], step + 1);
-          cute::warpgroup_wait<1>();
-          finish(acc[0], even, step, 0, true);
-          cute::warpgroup_wait<0>();
-          finish(acc[1], previous, step + 1, 0, true);
-        }
-        if (step < p.steps) {
-          start(acc[0], step);
-          cute::warpgroup_wait<0>();
-          finish(acc[0], previous, step, 0, true);
-        }
-      } else {
-        for (int step = 0; step < p.steps; ++step) {
-          acquire(at.stage, at.phase);
-          if constexpr (kWidens) {
-            const uint32_t y = ring16 + at.stage * stage16 + x16;
-            const uint8_t* const x = ring + at.stage * (p.g.x_bytes + p.g.y_bytes);
-#pragma unroll
-            for (int c = 0; c < kWeightChunks; ++c)
-#pragma unroll
-              for (int b = 0; b < kBlocks; ++b)
-                widened[c][b].load(x + (c * kShape.blocks + share * kBlocks + b) * p.g.rows * kChunkBytes);
-#pragma unroll
-            for (int c = 0; c < kWeightChunks; ++c) {
-              // Note: ptxas runs wgmma one by one if registers of several uncommitted ones are written between them, so
-              // a few steps of 16 are a group of their own.
-#pragma unroll
-              for (int group = 0; group < Widened<A>::kSteps; group += kTogether) {
-                cute::warpgroup_wait<Widened<A>::kSteps / kTogether - 1>();
-                if (group == 0 && c == 1 && previous >= 0) release(previous);
-#pragma unroll
-                for (int kk = group; kk < group + kTogether; ++kk)
-#pragma unroll
-                  for (int b = 0; b < kBlocks; ++b) widened[c][b].widen(kk);
-                fence(acc[0]);
-                cute::warpgroup_arrive();
-#pragma unroll
-                for (int kk = group; kk < group + kTogether; ++kk)
-#pragma unroll
-                  for (int b = 0; b < kBlocks; ++b)
-                    widened[c][b].template multiply<WidenedAtom<A, kCols>>(
-                        acc[0][b], kk, descriptor(y + (c * kRatio + kk / 4) * y_chunk16 + kk % 4 * 2),
-                        kk > 0 || c > 0 || step > 0);
-                cute::warpgroup_commit_batch();
-                fence(acc[0]);
-              }
-            }
-          } else {
-#pragma unroll
-            for (int c = 0; c < kChunks; ++c) {
-              issue(acc[0], at.stage, c, kPromoted || (step == 0 && c == 0));
-              if constexpr (kPromoted) {
-                cute::warpgroup_wait<0>();
-                finish(acc[0], at.stage, step, c, c == kChunks - 1);
-              }
-            }
-            if constexpr (!kPromoted) {
-              cute::warpgroup_wait<kChunks>();  // the stage before this one is read
-              fence(acc[0]);
-              if (previous >= 0) release(previous);
-            }
-          }
-          step_done(step);
-        }
-        if constexpr (!kPromoted) {
-          cute::warpgroup_wait<0>();
-          fence(acc[0]);
-          release(previous);
-        }
-      }
-      if constexpr (kTurns) at.skip(p.steps, p.g.stages);
-      uint8_t* const mine = staging + warpgroup * Epilogue::kStagingBytes;
-      Epilogue::share(tokens, mine);
-      const auto& result = [&]() -> const float(&)[kBlocks][kAcc] {
-        if constexpr (kPromoted)
-          return total;
-        else
-          return acc[0];
-      }();
-#pragma unroll
-      for (int b = 0; b < kBlocks; ++b)
-        Epilogue::store(p, result[b], channels[b], (tile.x + share * kBlocks + b) * p.g.rows, tile.y, mine);
-    }
-  }
 
   static __device__ void run(const RingParams& p) {
     extern __shared__ uint8_t dynamic[];
@@ -310,7 +118,7 @@ struct Ring : Row {
     auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
     if (threadIdx.x < kMaxStages) {
       if (threadIdx.x < p.g.stages) {
-        full[threadIdx.x].init(kBlockScaled ? 1 + Scales::kWarp : 1);
+        full[threadIdx.x].init(kBlockScaled ? 2 + Scales::kWarp : 2);
         empty[threadIdx.x].init(kSharing * 4 * Walk::kSharers);
       }
       cutlass::arch::fence_barrier_init();
@@ -324,14 +132,18 @@ struct Ring : Row {
     } else {
       __syncthreads();
     }
-    if (threadIdx.x >= kWarpgroups * 128) {
+    // Note: a branch that the compiler knows to be the same for a warp. By threadIdx, all that follows counts as
+    // divergent, and every address of a multiplication is moved to a uniform register of its own.
+    const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0) - kWarpgroups * 4;
+    if (warp >= 0) {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_dealloc<kProducerRegisters>();
-      if (threadIdx.x == kWarpgroups * 128) RingProducer<Ring>::produce(p, ring, full, empty);
+      if (warp == 0 && cute::elect_one_sync()) RingProducer<Ring>::weights(p, ring, full, empty);
+      if (warp == 1 && cute::elect_one_sync()) RingProducer<Ring>::tokens(p, ring, full, empty);
       if constexpr (kBlockScaled)
-        if (threadIdx.x / 32 == kWarpgroups * 4 + 1) Scales::produce(p, scales, full, empty);
+        if (warp == 2) Scales::produce(p, scales, full, empty);
     } else {
       if constexpr (kTrades) cutlass::arch::warpgroup_reg_alloc<kConsumerRegisters>();
-      consume(p, ring, staging, scales, full, empty);
+      RingConsumer<Ring>::consume(p, ring, staging, scales, full, empty);
     }
     if constexpr (kCluster > 1) {  // a block must not end while another may write into it
       __syncwarp();
@@ -373,7 +185,8 @@ void Ring<Row, A, B>::launch(const GemmProblem& q, const Launch& launch) {
   p.per_token = !q.scale_a.is_per_tensor();
   p.fp16 = q.out.dtype == Dtype::kF16;
   p.stream_out = q.m() * q.n() * 2 > kStreamBytes;
-  p.early_weight = launch.overlap == Overlap::kWeight;
+  p.early_weight = launch.overlap >= Overlap::kWeight;
+  p.chain = launch.overlap == Overlap::kChain;
   // A warpgroup counts tiles and tokens past the last one in 32 bits.
   const int64_t tiles = int64_t{p.g.tiles_x} * p.g.tiles_y;
   if (tiles > INT32_MAX - 2 * p.g.clusters || std::max(q.m(), q.n()) > INT32_MAX - 1024)

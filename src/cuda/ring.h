@@ -37,12 +37,12 @@ struct RingShape {
 struct RingGeometry {
   int rows;      ///< weight rows a 64-row MMA block really holds, a multiple of 8
   int box_rows;  ///< weight rows in one TMA box: each block that shares the weight loads one for all of them
-  int box_cols;  ///< token rows in one TMA box, likewise
-  int boxes_y;   ///< boxes of a token tile: one of each block that shares it, past the last token too
+  int box_cols;  ///< token rows in one TMA box, likewise, past the last token too
   int stages;
   int tiles_x, tiles_y;  ///< tiles of a cluster along the weight and along the tokens
   int group;             ///< clusters that run side by side share a weight tile and take so many token tiles
-  int prefetch;          ///< stages of weights that Overlap::kWeight fetches beyond the ring, into L2
+  int early;             ///< stages of weights that Overlap::kWeight fetches before the kernel before has ended
+  int prefetch;          ///< and so many after those into L2
   int slots;             ///< clusters that run at once
   int clusters;          ///< clusters launched
   int x_bytes, y_bytes;  ///< shared memory of one stage

@@ -1,4 +1,5 @@
-// The thread of a Ring kernel that keeps the ring of stages full of weights and tokens (TMA). Used by ring.cuh.
+// The two threads of a Ring kernel that keep the ring of stages full, one of weights and one of tokens (TMA). Used by
+// ring.cuh.
 #pragma once
 #include <cutlass/arch/barrier.h>
 #include <cutlass/arch/grid_dependency_control.h>
@@ -9,7 +10,7 @@
 
 namespace samebits::cuda {
 
-/// R: the Ring that it fills.
+/// R: the Ring that they fill.
 template <class R>
 struct RingProducer {
   using Walk = typename R::Walk;
@@ -36,53 +37,63 @@ struct RingProducer {
                                              chunk);
   }
 
-  /// The whole life of the thread.
-  static __device__ void produce(const RingParams& p, uint8_t* ring, Full* full, Empty* empty) {
-    const int stage_bytes = p.g.x_bytes + p.g.y_bytes;
-    const uint32_t tx = p.g.x_bytes + kChunks * p.g.box_cols * p.g.boxes_y * kChunkBytes;
-    const int each_x = p.whole_x ? kWeightChunks : 1, each_y = p.whole_y ? kChunks : 1;  // chunks of one load
-    const int row = Walk::rank_y() * p.g.box_rows, col = Walk::rank_x() * p.g.box_cols;  // of this block's boxes
-    const auto load_x = [&](const Place& at, int stage) {
-      full[stage].arrive_and_expect_tx(tx);
-      for (int c = 0; c < kWeightChunks; c += each_x) {
+  /// The whole life of the thread that loads weights. Nothing before this kernel writes them if p.early_weight: then so
+  /// many stages are on their way when the kernel before ends, and some more as far as L2.
+  static __device__ void weights(const RingParams& p, uint8_t* ring, Full* full, Empty* empty) {
+    const int stage_bytes = p.g.x_bytes + p.g.y_bytes, each = p.whole_x ? kWeightChunks : 1;  // chunks of one load
+    const int row = Walk::rank_y() * p.g.box_rows;                                            // of this block's boxes
+    const uint64_t hint = weight_hint(p);
+    const auto fetch = [&](const Place& at, int stage) {
+      full[stage].arrive_and_expect_tx(p.g.x_bytes);
+      for (int c = 0; c < kWeightChunks; c += each) {
         const int k = at.step * kWeightChunks + c;
-        load<R::kClusterY>(&p.x, full[stage], Walk::weight_sharers(), weight_hint(p),
+        load<R::kClusterY>(&p.x, full[stage], Walk::weight_sharers(), hint,
                            ring + stage * stage_bytes + c * (p.g.x_bytes / kWeightChunks) + row * kChunkBytes,
                            p.whole_x ? 0 : k * kChunkBytes, at.x * p.g.rows + row, p.whole_x ? k : 0);
       }
     };
-    const auto load_y = [&](const Place& at, int stage) {
-      if (R::kClusterX > 1 && Walk::rank_x() >= p.g.boxes_y) return;
-      for (int c = 0; c < kChunks; c += each_y) {
-        uint8_t* to = ring + stage * stage_bytes + p.g.x_bytes + c * (p.g.y_bytes / kChunks);
-        const int k = at.step * kChunks + c, byte = p.whole_y ? 0 : k * kChunkBytes, chunk = p.whole_y ? k : 0;
-        load<R::kClusterX>(&p.y, full[stage], Walk::token_sharers(), kKeep, to + col * kChunkBytes, byte, at.y + col,
-                           chunk);
-      }
-    };
     Place at = Walk::begin(p);
-    int filled = 0;
+    RingPosition to{0, 1};  // a fresh barrier counts as released
+    const auto advance = [&] {
+      Walk::advance(p, at);
+      to.advance(p.g.stages);
+    };
     if (p.early_weight) {
+      for (int i = 0; i < p.g.early && !Walk::ended(p, at); ++i, advance()) fetch(at, to.stage);
       Place ahead = at;
-      for (; filled < p.g.stages && !Walk::ended(p, ahead); ++filled, Walk::advance(p, ahead)) load_x(ahead, filled);
-      for (int i = 0; i < p.g.prefetch && !Walk::ended(p, ahead);
-           ++i, Walk::advance(p, ahead))  // the rest as far as L2
-        for (int c = 0; c < kWeightChunks; c += each_x) {
+      for (int i = 0; i < p.g.prefetch && !Walk::ended(p, ahead); ++i, Walk::advance(p, ahead))
+        for (int c = 0; c < kWeightChunks; c += each) {
           const int k = ahead.step * kWeightChunks + c;
           cute::SM90_TMA_LOAD_3D::PREFETCH::copy(&p.x, p.whole_x ? 0 : k * kChunkBytes, ahead.x * p.g.rows + row,
                                                  p.whole_x ? k : 0);
         }
     }
+    if (p.chain) cutlass::arch::launch_dependent_grids();
     cutlass::arch::wait_on_dependent_grids();
-    cutlass::arch::launch_dependent_grids();  // after the wait: what is older than the previous kernel has ended
-    RingPosition to{0, 1};                    // a fresh barrier counts as released
-    for (; !Walk::ended(p, at); Walk::advance(p, at), to.advance(p.g.stages)) {
+    if (!p.chain) cutlass::arch::launch_dependent_grids();  // what is older than the previous kernel has ended
+    for (; !Walk::ended(p, at); advance()) {
       empty[to.stage].wait(to.phase);
-      if (filled > 0)
-        --filled;
-      else
-        load_x(at, to.stage);
-      load_y(at, to.stage);
+      fetch(at, to.stage);
+    }
+  }
+
+  /// The whole life of the thread that loads tokens: one of its own, so that they do not wait while weights are asked
+  /// for.
+  static __device__ void tokens(const RingParams& p, uint8_t* ring, Full* full, Empty* empty) {
+    const int stage_bytes = p.g.x_bytes + p.g.y_bytes, each = p.whole_y ? kChunks : 1;
+    const int col = Walk::rank_x() * p.g.box_cols;
+    const uint32_t tx = kChunks * p.g.box_cols * R::kClusterX * kChunkBytes;
+    cutlass::arch::wait_on_dependent_grids();
+    RingPosition to{0, 1};
+    for (Place at = Walk::begin(p); !Walk::ended(p, at); Walk::advance(p, at), to.advance(p.g.stages)) {
+      empty[to.stage].wait(to.phase);
+      full[to.stage].arrive_and_expect_tx(tx);
+      uint8_t* const stage = ring + to.stage * stage_bytes + p.g.x_bytes + col * kChunkBytes;
+      for (int c = 0; c < kChunks; c += each) {
+        const int k = at.step * kChunks + c;
+        load<R::kClusterX>(&p.y, full[to.stage], Walk::token_sharers(), kKeep, stage + c * (p.g.y_bytes / kChunks),
+                           p.whole_y ? 0 : k * kChunkBytes, at.y + col, p.whole_y ? k : 0);
+      }
     }
   }
 };

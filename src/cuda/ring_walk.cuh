@@ -20,7 +20,7 @@ struct RingParams {
   void* out;
   int64_t out_stride;
   int m, n, steps;
-  bool per_channel, per_token, fp16, early_weight, whole_x, whole_y, stream_out;
+  bool per_channel, per_token, fp16, early_weight, chain, whole_x, whole_y, stream_out;
   RingGeometry g;
   RingScaleParams scales;  // of an Order with block scales
 };

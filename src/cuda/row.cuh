@@ -182,8 +182,8 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
-// Lets the next kernel's blocks start. Only after wait_for_previous(): the next kernel may fetch its weights before it
-// waits for this one, and relies on everything older having ended.
+// Lets the next kernel's blocks start. But for Overlap::kChain only after wait_for_previous(): the next kernel may
+// fetch its weights before it waits for this one, and relies on everything older having ended.
 __device__ inline void start_next() {
 #if __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();

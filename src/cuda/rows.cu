@@ -54,7 +54,8 @@ RowArgs<T> args_of(const ConstView& x, int64_t cols, const View& out, float* sca
   a.out_cols = out.cols;
   a.scale = scale;
   a.upper_bound = upper_bound;
-  a.early_weight = launch.overlap == Overlap::kWeight;
+  a.early_weight = launch.overlap >= Overlap::kWeight;
+  a.chain = launch.overlap == Overlap::kChain;
   a.start_next = launch.overlap != Overlap::kNone;
   return a;
 }

@@ -39,6 +39,7 @@ struct RowArgs {
   bool aligned;       // loads of x at least may be of 16 bytes
   bool early_weight;  // the kernel before does not write `weight`
   bool start_next;
+  bool chain;  // before this one has waited
 };
 
 // The twin of defined_silu().
@@ -95,6 +96,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
       *reinterpret_cast<std::decay_t<decltype(packed)>*>(to + v * kStored) = packed;
   };
 
+  if (a.chain) start_next();
   constexpr bool kTeam = kNorm || kPerToken;
   const Team team(kTeam ? blocks : 1, arrived, kNorm ? count * blocks * warps : 0, kPerToken ? blocks * warps : 0);
   if (!kWeightKept || !a.early_weight) wait_for_previous();
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(max_threads(kVectors)) rows_kernel(const RowAr
     for (int i = 0; i < kSlots; ++i) weight[i] = load(a.weight, vector(i));
   }
   if (kWeightKept && a.early_weight) wait_for_previous();
-  if (a.start_next) start_next();
+  if (a.start_next && !a.chain) start_next();
 
   const T* x = a.x + row * a.x_stride;
   const T* residual = a.residual + row * a.residual_stride;

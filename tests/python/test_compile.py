@@ -114,7 +114,7 @@ if on_cuda():  # nothing below can be stated about a CPU
         check_replays(layer, torch.randn(33, 512, device="cuda").bfloat16())
 
     @pytest.mark.parametrize("m", [1, 17, 200])
-    @pytest.mark.parametrize("overlap", ["none", "launch", "weight"])
+    @pytest.mark.parametrize("overlap", ["none", "launch", "weight", "chain"])
     def test_cuda_graph_of_dependent_launches(overlap, m):
         """A chain of quantizers and products; a product may start before the kernel ahead of it ends."""
         weights = [operands(1, 512, 512, "cuda")[1::2] for _ in range(3)]

@@ -125,8 +125,9 @@ def test_overlap_never_changes_a_bit(device, m):
     a, b, scale_a, scale_b = operands(m, 256, 512, device)
     late = samebits.scaled_mm(a, b, scale_a, scale_b)
     assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, overlap="weight"), late)
+    assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, overlap="chain"), late)
     assert same_bits(samebits.scaled_mm(a, b, scale_a, scale_b, overlap="none"), late)
-    with pytest.raises(RuntimeError, match="unknown overlap 'early'; there are: none, launch, weight"):
+    with pytest.raises(RuntimeError, match="unknown overlap 'early'; there are: none, launch, weight, chain"):
         samebits.scaled_mm(a, b, scale_a, scale_b, overlap="early")
 
 

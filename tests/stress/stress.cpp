@@ -111,7 +111,7 @@ class Worker {
     const std::string_view kernel = c.kernels[random_.below(static_cast<uint32_t>(c.kernels.size()))];
     const Plan plan = chosen ? choose(device_, p.order, p.m(), p.n(), p.k(), p.out.dtype, nullptr, c.weight_only())
                              : choose_named(device_, kernel, p.m(), p.n(), p.k(), p.out.dtype);
-    const auto overlap = static_cast<Overlap>(random_.below(3));  // kWeight too: nobody writes a weight
+    const auto overlap = static_cast<Overlap>(random_.below(4));  // kWeight and kChain too: nobody writes a weight
     const Launch launch{.device = &device_, .stream = lane.stream.get(), .overlap = overlap};
     const int calls = 1 + static_cast<int>(random_.below(4));
     lane.out.fill(0x5a, launch.stream);
