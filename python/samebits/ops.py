@@ -129,7 +129,7 @@ def scaled_mm(
             launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
             meanwhile, right for any weight that is not made anew for the call; ``"chain"``: and it lets the next
             kernel start before it has waited itself, right where no work of a run of such calls, nor the kernel before
-            the run, writes a weight. Never changes a bit; on the CPU nothing at all. It pays after a kernel that lets
+            the run, writes what a call of the run or the kernel after it reads before it waits. Never changes a bit; on the CPU nothing at all. It pays after a kernel that lets
             the next one start early, as samebits' own do.
 
     Returns:
