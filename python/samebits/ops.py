@@ -129,8 +129,8 @@ def scaled_mm(
             launch). ``"none"``; ``"launch"``: the kernel may start and wait; ``"weight"``: it may also fetch ``b``
             meanwhile, right for any weight that is not made anew for the call; ``"chain"``: and it lets the next
             kernel start before it has waited itself, right where no work of a run of such calls, nor the kernel before
-            the run, writes what a call of the run or the kernel after it reads before it waits. Never changes a bit; on the CPU nothing at all. It pays after a kernel that lets
-            the next one start early, as samebits' own do.
+            the run, writes what a call of the run or the kernel after it reads before it waits. Never changes a bit;
+            on the CPU nothing at all. It pays after a kernel that lets the next one start early, as samebits' own do.
 
     Returns:
         [M, N] of ``out_dtype``, contiguous. M = 0 or N = 0 gives an empty tensor.
