@@ -28,6 +28,10 @@ TEST(RingTest, ALargeWeightIsFetchedFurtherAheadThanASmallOne) {
   const RingGeometry large = ring_geometry(kDecode, 8, 28672, 4096, 132, kShared);
   EXPECT_EQ(large.early, large.stages);
   EXPECT_GT(large.prefetch, 0);
+  const RingGeometry middle = ring_geometry(kDecode, 8, 12288, 2048, 132, kShared);  // 25 MB
+  EXPECT_EQ(middle.early, middle.stages);
+  EXPECT_TRUE(middle.prefetch > 0 &&
+              middle.prefetch * middle.x_bytes * middle.clusters < large.prefetch * large.x_bytes * large.clusters);
   EXPECT_EQ(ring_geometry(kDecode, 9, 28672, 4096, 132, kShared).prefetch, 0);  // two tiles of tokens would fetch it
 }
 
@@ -95,6 +99,7 @@ TEST(RingTest, EveryGeometryCoversTheProblemAndFits) {
         << m << " " << n << " " << k << " " << slots;
     ASSERT_GE(int64_t{g.tiles_y} * shape.cols * shape.cluster_y, m) << m << " " << n << " " << k << " " << slots;
     ASSERT_EQ(g.box_rows * shape.cluster_y, g.rows * shape.blocks);
+    ASSERT_TRUE(g.box_rows >= 8 && g.box_cols >= 1);  // every block of a cluster loads a box (ring.cpp)
     ASSERT_GE(g.box_cols * shape.cluster, std::min<int64_t>(m, shape.cols)) << m;
     ASSERT_TRUE(g.rows % 8 == 0 && g.rows >= 8 && g.rows <= 64) << g.rows;
     ASSERT_TRUE(g.stages >= 2 && g.stages <= kMaxStages) << g.stages;

@@ -18,8 +18,8 @@ struct RmsNorm {
 };
 
 /// y [M,K] of the dtype of x. All memory on launch.device; on a GPU elements of a row are adjacent. With
-/// Overlap::kWeight and kChain `weight` is read before the previous kernel has ended. Throws Error on shapes, dtypes
-/// and strides.
+/// Overlap::kWeight and kChain `weight` is fetched early, as `b` of a GEMM is. Throws Error on shapes, dtypes and
+/// strides.
 void rms_norm(const RmsNorm& norm, View y, const Launch& launch = {});
 
 /// quantize_per_token of rms_norm: q [M,Kq] e4m3 with Kq >= K, columns past K zero; scale [M]; upper_bound one FP32

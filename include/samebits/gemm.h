@@ -60,7 +60,8 @@ const std::vector<DeviceInfo>& cuda_devices();
 enum class Overlap : uint8_t {
   kNone,    ///< starts when the previous kernel has ended
   kLaunch,  ///< its blocks may start earlier and wait before they touch memory
-  kWeight,  ///< they also fetch `b` before they wait: only if the previous kernel does not write it
+  kWeight,  ///< they also fetch `b` before they wait: only if the previous kernel does not write it,
+            ///< and behind kChain none of that run nor the kernel before the run
   kChain,   ///< and the next kernel may start before they have waited, beside all of a run of such calls and the kernel
             ///< before it: only if none of these writes what a call of the run or the next one fetches early
 };

@@ -29,7 +29,7 @@ struct BenchResult {
 struct BenchOptions {
   bool every_row = true;               ///< every row of the Order
   std::vector<std::string> rows;       ///< else these, beside what choose() picks and the fixed tile
-  Overlap overlap = Overlap::kWeight;  ///< of our rows; the fixed tile starts plainly, as vLLM's does
+  Overlap overlap = Overlap::kWeight;  ///< of our kernels; the fixed tile starts plainly, as vLLM's does
   const CublasLt* cublaslt = nullptr;  ///< null: not timed
   int rounds = 7;                      ///< replays of each side; they take turns, the median counts
   const RuleSet* rules = nullptr;      ///< asked by choose() first

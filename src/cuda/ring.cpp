@@ -55,9 +55,9 @@ RingGeometry ring_geometry(const RingShape& s, int64_t m, int64_t n, int64_t k_b
   g.stages = static_cast<int>(std::clamp<int64_t>(budget / stage, 2, kMaxStages));
   g.stages = static_cast<int>(std::min<int64_t>(g.stages, std::max<int64_t>(2, steps)));
   g.shared_memory = fixed - kStaticBytes + g.stages * stage;
-  // What Overlap::kWeight fetches ahead. A small weight competes with the tokens of the kernel before, which waits for
-  // them: little of it. A large one fills the ring, and some of it L2 where one token tile reads it (where several do,
-  // they would ask L2 for it once more each). Measured on an H100, docs/measured.md.
+  // What Overlap::kWeight and kChain fetch ahead. A small weight competes with the tokens of the kernel before, which
+  // waits for them: little of it. A large one fills the ring, and some of it L2 where one token tile reads it (where
+  // several do, they would ask L2 for it once more each). Measured on an H100, docs/measured.md.
   constexpr int64_t kSmall = 18 << 20, kLarge = 32 << 20, kEarly = 2 << 20;
   const int64_t weight = n * k_bytes / s.ratio, of_a_stage = int64_t{g.clusters} * s.cluster * g.x_bytes;
   g.early = static_cast<int>(weight > kSmall ? g.stages : std::clamp<int64_t>(kEarly / of_a_stage, 1, g.stages));

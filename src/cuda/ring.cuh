@@ -1,20 +1,17 @@
-// One row of a Hopper table that CUTLASS's collectives do not cover: a persistent kernel whose producer warp keeps a
-// ring of shared-memory stages full and whose warpgroups multiply (wgmma). The weight is the MMA's first operand. What
-// it adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
-// Overlap::kWeight the ring fills with weights before the previous kernel of the stream has ended.
+// One row of a Hopper table that CUTLASS's collectives do not cover: a persistent kernel in which two threads keep a
+// ring of shared-memory stages full and warpgroups multiply (wgmma). The weight is the MMA's first operand. What it
+// adds: weight rows and token rows are loaded as many as there are (no padding through TMA, ring.h), and with
+// Overlap::kWeight or kChain weights are on their way before the previous kernel of the stream has ended.
 #pragma once
 #include <cuda_runtime.h>
 
 #include <cutlass/arch/barrier.h>
-#include <cutlass/arch/grid_dependency_control.h>
 #include <cutlass/arch/reg_reconfig.h>
-#include <cutlass/float8.h>
 #include <cute/arch/cluster_sm90.hpp>
 #include <cute/arch/copy_sm90_desc.hpp>
 
 #include <algorithm>
 #include <string>
-#include <utility>
 
 #include "cuda/by_dtype.h"
 #include "cuda/elements.cuh"
@@ -79,7 +76,7 @@ struct Ring : Row {
   // Warpgroups trade registers as wholes; one consumer alone needs no more than its share.
   static constexpr bool kTrades = kWarpgroups > 1;
   static constexpr int kThreads = kWarpgroups * 128 + (kTrades ? 128 : kBlockScaled ? 96 : 64);
-  // The warp that copies scales needs more than the one that loads.
+  // The warp that copies scales needs more than those that load.
   static constexpr int kProducerRegisters = kWarpgroups != 2 ? 32
                                             : kBlockScaled   ? 40
                                                              : 24,
@@ -90,7 +87,6 @@ struct Ring : Row {
   static constexpr int64_t kStreamBytes = 24 << 20;  // an output larger than half of L2 should not drive operands out
   using Epilogue = RingEpilogue<kCols, Row::kOut, kBlockScaled>;
   using Walk = RingWalk<kSharing * kBlocks, kCols, kClusterX, kClusterY>;
-  using Place = typename Walk::Place;
   using Scales = RingScales<Walk, kSharing * kBlocks, kCols, kChunks>;
   static constexpr int kStagingBytes = kWarpgroups * Epilogue::kStagingBytes;
   static constexpr RingShape kShape{
@@ -101,12 +97,11 @@ struct Ring : Row {
   /// last: for the outputs (in a promoted Order they lie where the sums were) and for some 44 values more.
   static constexpr bool kDefers = !kTurns && !kWidens && !kDouble && kCols > 64 && (Row::kOut == OutKind::kHalf) &&
                                   (kBlocks * (kAcc + (kPromoted ? kAcc : Epilogue::kHeld)) + 44 <= kConsumerRegisters);
+  static_assert(!(kDefers && kPromoted) || kChunks == 1, "the outputs leave the totals under the first chain");
   /// Two stages of whole blocks: what the row cannot do without.
   static constexpr int64_t kShared = 1024 + kStaticBytes + kStagingBytes +
                                      2 * kChunks * (64 * kShape.blocks / kRatio + kCols) * kChunkBytes +
                                      (kBlockScaled ? 2 * Scales::kStageFloats * 4 : 0);
-  using Barrier = cutlass::arch::ClusterTransactionBarrier;
-  using Empty = cutlass::arch::ClusterBarrier;
 
   static __device__ void run(const RingParams& p) {
     extern __shared__ uint8_t dynamic[];
@@ -114,8 +109,8 @@ struct Ring : Row {
     uint8_t* const ring = dynamic + (1024 - cute::cast_smem_ptr_to_uint(dynamic) % 1024) % 1024;
     uint8_t* const staging = ring + p.g.shared_memory - 1024 - kStagingBytes;
     float* const scales = reinterpret_cast<float*>(staging) - p.g.stages * Scales::kStageFloats;
-    auto* const full = reinterpret_cast<Barrier*>(barriers);
-    auto* const empty = reinterpret_cast<Empty*>(barriers + kMaxStages);
+    auto* const full = reinterpret_cast<RingFull*>(barriers);
+    auto* const empty = reinterpret_cast<RingEmpty*>(barriers + kMaxStages);
     if (threadIdx.x < kMaxStages) {
       if (threadIdx.x < p.g.stages) {
         full[threadIdx.x].init(kBlockScaled ? 2 + Scales::kWarp : 2);

@@ -41,7 +41,7 @@ struct RingGeometry {
   int stages;
   int tiles_x, tiles_y;  ///< tiles of a cluster along the weight and along the tokens
   int group;             ///< clusters that run side by side share a weight tile and take so many token tiles
-  int early;             ///< stages of weights that Overlap::kWeight fetches before the kernel before has ended
+  int early;             ///< stages of weights fetched before the kernel before has ended (kWeight, kChain)
   int prefetch;          ///< and so many after those into L2
   int slots;             ///< clusters that run at once
   int clusters;          ///< clusters launched

@@ -1,4 +1,4 @@
-// The warpgroups of a Ring kernel: they multiply what the producer loads, add chains where the Order says so, and hand
+// The warpgroups of a Ring kernel: they multiply what the producers load, add chains where the Order says so, and hand
 // the sums to the epilogue. Used by ring.cuh.
 #pragma once
 #include <cutlass/arch/barrier.h>
@@ -23,8 +23,6 @@ struct RingConsumer {
   using Walk = typename R::Walk;
   using Place = typename Walk::Place;
   using Scales = typename R::Scales;
-  using Barrier = typename R::Barrier;
-  using Empty = typename R::Empty;
   static constexpr RingShape kShape = R::kShape;
   static constexpr int kBlocks = R::kBlocks, kCols = R::kCols, kChunks = R::kChunks, kAcc = R::kAcc,
                        kWarpgroups = R::kWarpgroups, kRatio = R::kRatio, kWeightChunks = R::kWeightChunks;
@@ -57,7 +55,7 @@ struct RingConsumer {
   }
 
   static __device__ void consume(const RingParams& p, uint8_t* ring, uint8_t* staging, const float* scales,
-                                 Barrier* full, Empty* empty) {
+                                 RingFull* full, RingEmpty* empty) {
     const int warpgroup = kWarpgroups == 1 ? 0 : __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
     const uint32_t ring16 = cute::cast_smem_ptr_to_uint(ring) / 16 + kLow, stage16 = (p.g.x_bytes + p.g.y_bytes) / 16,
                    x16 = p.g.x_bytes / 16, y_chunk16 = p.g.y_bytes / kChunks / 16;

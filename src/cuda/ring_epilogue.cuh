@@ -44,7 +44,7 @@ struct RingEpilogue {
     }
     return t;
   }
-  /// Puts the token scales where every thread of the warpgroup finds them; store() waits for that.
+  /// Puts the token scales where every thread of the warpgroup finds them; store() and hold() wait for that.
   static __device__ void share(const Tokens& t, uint8_t* staging) {
 #pragma unroll
     for (int i = 0; i < kScales; ++i)

@@ -1,7 +1,6 @@
 // The two threads of a Ring kernel that keep the ring of stages full, one of weights and one of tokens (TMA). Used by
 // ring.cuh.
 #pragma once
-#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/grid_dependency_control.h>
 #include <cute/arch/copy_sm90_desc.hpp>
 #include <cute/arch/copy_sm90_tma.hpp>
@@ -15,8 +14,6 @@ template <class R>
 struct RingProducer {
   using Walk = typename R::Walk;
   using Place = typename Walk::Place;
-  using Full = cutlass::arch::ClusterTransactionBarrier;
-  using Empty = cutlass::arch::ClusterBarrier;
   static constexpr int kChunks = R::kChunks, kWeightChunks = R::kWeightChunks;
 
   static constexpr uint64_t kKeep = static_cast<uint64_t>(cute::TMA::CacheHintSm90::EVICT_LAST);
@@ -28,8 +25,8 @@ struct RingProducer {
 
   /// One box, into the shared memory of all kBlocks blocks of `sharers` where a cluster shares it.
   template <int kBlocks>
-  static __device__ void load(const CUtensorMap* map, Full& full, uint16_t sharers, uint64_t hint, void* to, int byte,
-                              int row, int chunk) {
+  static __device__ void load(const CUtensorMap* map, RingFull& full, uint16_t sharers, uint64_t hint, void* to,
+                              int byte, int row, int chunk) {
     if constexpr (kBlocks == 1)
       cute::SM90_TMA_LOAD_3D::copy(map, reinterpret_cast<uint64_t*>(&full), hint, to, byte, row, chunk);
     else
@@ -37,9 +34,9 @@ struct RingProducer {
                                              chunk);
   }
 
-  /// The whole life of the thread that loads weights. Nothing before this kernel writes them if p.early_weight: then so
-  /// many stages are on their way when the kernel before ends, and some more as far as L2.
-  static __device__ void weights(const RingParams& p, uint8_t* ring, Full* full, Empty* empty) {
+  /// The whole life of the thread that loads weights. With p.early_weight, on the caller's word (Overlap), p.g.early
+  /// stages of them are on their way when the kernel before ends, and p.g.prefetch more as far as L2.
+  static __device__ void weights(const RingParams& p, uint8_t* ring, RingFull* full, RingEmpty* empty) {
     const int stage_bytes = p.g.x_bytes + p.g.y_bytes, each = p.whole_x ? kWeightChunks : 1;  // chunks of one load
     const int row = Walk::rank_y() * p.g.box_rows;                                            // of this block's boxes
     const uint64_t hint = weight_hint(p);
@@ -79,7 +76,7 @@ struct RingProducer {
 
   /// The whole life of the thread that loads tokens: one of its own, so that they do not wait while weights are asked
   /// for.
-  static __device__ void tokens(const RingParams& p, uint8_t* ring, Full* full, Empty* empty) {
+  static __device__ void tokens(const RingParams& p, uint8_t* ring, RingFull* full, RingEmpty* empty) {
     const int stage_bytes = p.g.x_bytes + p.g.y_bytes, each = p.whole_y ? kChunks : 1;
     const int col = Walk::rank_x() * p.g.box_cols;
     const uint32_t tx = kChunks * p.g.box_cols * R::kClusterX * kChunkBytes;

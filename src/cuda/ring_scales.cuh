@@ -1,8 +1,7 @@
-// The block scales of a Ring kernel (OrderSpec::scale_block): a warp beside the producer copies those of each stage
+// The block scales of a Ring kernel (OrderSpec::scale_block): a warp beside the producers copies those of each stage
 // into shared memory, ahead of their use like the stage itself, and each chain is multiplied by them as it is added.
 // Used by ring.cuh.
 #pragma once
-#include <cutlass/arch/barrier.h>
 #include <cutlass/arch/grid_dependency_control.h>
 #include <cute/arch/util.hpp>
 
@@ -15,9 +14,7 @@ namespace samebits::cuda {
 template <class Walk, int kBlocks, int kCols, int kChunks>
 struct RingScales {
   static constexpr int kChunkFloats = scale_floats(kBlocks, kCols), kStageFloats = kChunks * kChunkFloats;
-  static constexpr int kWarp = 32;  ///< arrivals on a stage's full barrier beside the producer's
-  using Full = cutlass::arch::ClusterTransactionBarrier;
-  using Empty = cutlass::arch::ClusterBarrier;
+  static constexpr int kWarp = 32;  ///< arrivals on a stage's full barrier beside the producers'
 
   static __device__ void copy(float* to, const float* from, bool exists) {  // zero if there is nothing to copy
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(cute::cast_smem_ptr_to_uint(to)), "l"(from),
@@ -27,7 +24,7 @@ struct RingScales {
 
   /// The whole life of the warp that copies. What no output of this tile needs keeps any value.
   /// Note: addresses only move on from step to step: computed anew, they were slower than the multiplications.
-  static __device__ void produce(const RingParams& p, float* stages, Full* full, Empty* empty) {
+  static __device__ void produce(const RingParams& p, float* stages, RingFull* full, RingEmpty* empty) {
     const RingScaleParams& s = p.scales;
     const int lane = threadIdx.x % 32;
     const int64_t next = 32 * s.y_row_stride;

@@ -3,9 +3,15 @@
 #pragma once
 #include <cuda.h>
 
+#include <cutlass/arch/barrier.h>
+
 #include "cuda/ring.h"
 
 namespace samebits::cuda {
+
+/// Of a stage: what it was filled with has arrived; who read it has let go of it.
+using RingFull = cutlass::arch::ClusterTransactionBarrier;
+using RingEmpty = cutlass::arch::ClusterBarrier;
 
 /// Strides of the block scales in floats, and how many blocks K has.
 struct RingScaleParams {

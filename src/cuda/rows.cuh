@@ -38,8 +38,8 @@ struct RowArgs {
   int vectors;        // of a thread, where the row is not kept
   bool aligned;       // loads of x at least may be of 16 bytes
   bool early_weight;  // the kernel before does not write `weight`
-  bool start_next;
-  bool chain;  // before this one has waited
+  bool start_next;    // lets the next kernel start once this one has waited
+  bool chain;         // or before that
 };
 
 // The twin of defined_silu().
